@@ -1,0 +1,110 @@
+"""Item activity: decayed engagement counts, the source of the streaming features."""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+HALF_LIVES_MS = (120_000, 600_000, 3_600_000, 21_600_000, 86_400_000)
+WINDOWS = len(HALF_LIVES_MS)
+FORMAT = 1
+_RECORD = struct.Struct(f"<Bqqq{WINDOWS}d")
+_NONE = (0.0,) * WINDOWS
+
+
+@dataclass(frozen=True, slots=True)
+class ItemActivity:
+    """Engagements with one item that came through one Kafka partition.
+
+    Attributes:
+        counts: One count for each half-life in `HALF_LIVES_MS`, decayed to `as_of_ms`.
+        as_of_ms: Epoch ms of the newest engagement.
+        total: Engagements ever counted.
+        offset: The newest applied offset of the partition.
+    """
+
+    counts: tuple[float, ...] = _NONE
+    as_of_ms: int = 0
+    total: int = 0
+    offset: int = -1
+
+    def apply(self, at_ms: int, offset: int) -> "ItemActivity":
+        """Return the activity after one engagement; an offset applied already changes nothing."""
+        if offset <= self.offset:
+            return self
+        as_of_ms = max(self.as_of_ms, at_ms)
+        counts = tuple(
+            count * 2.0 ** ((self.as_of_ms - as_of_ms) / half_life) + 2.0 ** ((at_ms - as_of_ms) / half_life)
+            for count, half_life in zip(self.counts, HALF_LIVES_MS, strict=True)
+        )
+        return ItemActivity(counts, as_of_ms, self.total + 1, offset)
+
+
+def encode_activity(activity: ItemActivity) -> bytes:
+    """Return the binary form kept in Redis and framed in `item-activity`."""
+    return _RECORD.pack(FORMAT, activity.as_of_ms, activity.total, activity.offset, *activity.counts)
+
+
+def decode_activity(data: bytes) -> ItemActivity:
+    """Return the activity in `data`.
+
+    Raises:
+        ValueError: the bytes are of another format.
+    """
+    if len(data) != _RECORD.size or data[0] != FORMAT:
+        raise ValueError("not an item activity of this format")
+    _, as_of_ms, total, offset, *counts = _RECORD.unpack(data)
+    return ItemActivity(tuple(counts), as_of_ms, total, offset)
+
+
+def encode_activity_frame(activities: Iterable[tuple[str, ItemActivity]]) -> bytes:
+    """Return many items' activities as one Kafka record of `item-activity` (key: the partition)."""
+    parts = []
+    for item_id, activity in activities:
+        name = item_id.encode()
+        parts += [struct.pack("<H", len(name)), name, encode_activity(activity)]
+    return b"".join(parts)
+
+
+def decode_activity_frame(data: bytes) -> list[tuple[str, ItemActivity]]:
+    """Return the activities in one `item-activity` record.
+
+    Raises:
+        ValueError: the record is truncated or of another format.
+    """
+    activities, at = [], 0
+    while at < len(data):
+        if len(data) < at + 2:
+            raise ValueError("truncated activity frame")
+        (length,) = struct.unpack_from("<H", data, at)
+        start = at + 2 + length
+        at = start + _RECORD.size
+        activities.append((data[start - length : start].decode(), decode_activity(data[start:at])))
+    return activities
+
+
+def summed(activities: Iterable[ItemActivity]) -> ItemActivity:
+    """Return one item's activity over all partitions, decayed to the newest `as_of_ms`."""
+    parts = [part for part in activities if part.total]
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return ItemActivity()
+    as_of_ms = max(part.as_of_ms for part in parts)
+    counts = tuple(
+        sum(part.counts[window] * 2.0 ** ((part.as_of_ms - as_of_ms) / half_life) for part in parts)
+        for window, half_life in enumerate(HALF_LIVES_MS)
+    )
+    return ItemActivity(counts, as_of_ms, sum(part.total for part in parts))
+
+
+def decayed(
+    counts: npt.NDArray[np.float32], as_of_ms: npt.NDArray[np.int64], now_ms: int | npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return counts (N, WINDOWS) as of `as_of_ms` (N,) decayed to `now_ms`; never grown where it is later."""
+    elapsed = np.maximum(now_ms - as_of_ms, 0).astype(np.float32)
+    rates = -1.0 / np.asarray(HALF_LIVES_MS, dtype=np.float32)
+    result: npt.NDArray[np.float32] = counts * np.exp2(elapsed[:, None] * rates)
+    return result

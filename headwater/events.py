@@ -1,0 +1,122 @@
+"""What travels through Kafka, as pydantic models. The wire is JSON unless a model says otherwise."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+MIN_EPOCH_MS = 100_000_000_000
+MAX_EPOCH_MS = 253_402_300_799_000
+MAX_TOPICS_PER_ITEM = 32
+MAX_ATTRIBUTES = 64
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a string or an integer")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must not contain control characters")
+    return value
+
+
+def epoch_ms(value: Any) -> int:
+    """Return epoch milliseconds from an integer or an ISO 8601 string with an offset.
+
+    Raises:
+        ValueError: a naive time, seconds instead of milliseconds, or anything else.
+    """
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("needs a UTC offset, for example 2026-01-31T12:00:00Z")
+        value = round(moment.timestamp() * 1000)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be ISO 8601 with an offset, or epoch milliseconds")
+    if not MIN_EPOCH_MS <= value <= MAX_EPOCH_MS:
+        raise ValueError("is not epoch milliseconds (seconds, perhaps?)")
+    return value
+
+
+def iso(at_ms: int) -> str:
+    """Return epoch milliseconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).isoformat(timespec="milliseconds")
+
+
+Identifier = Annotated[str, BeforeValidator(_printable), StringConstraints(min_length=1, max_length=256)]
+TopicId = Identifier
+EpochMs = Annotated[
+    int,
+    BeforeValidator(
+        epoch_ms, json_schema_input_type=int | Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    ),
+]
+Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_-]{0,31}$")]
+Attribute = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, StringConstraints(max_length=4096)]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_wire(self) -> bytes:
+        """Return the JSON that goes into Kafka."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class Engagement(_Event):
+    """A user engaged with an item. Topic `engagements`, key `user_id`."""
+
+    event_id: Identifier
+    user_id: Identifier
+    item_id: Identifier
+    action: Action = "click"
+    occurred_at: EpochMs
+    surface: Identifier | None = None
+    delivery_id: Identifier | None = None
+
+
+class Item(_Event):
+    """An item of the corpus. Topic `items`, key `item_id`; a null value is its tombstone."""
+
+    item_id: Identifier
+    topics: Annotated[tuple[TopicId, ...], Field(max_length=MAX_TOPICS_PER_ITEM)]
+    published_at: EpochMs
+    attributes: Annotated[dict[Identifier, Attribute], Field(max_length=MAX_ATTRIBUTES)] = {}
+
+
+class Delivery(_Event):
+    """Candidates that were sent to a user. Topic `deliveries`, key `user_id`."""
+
+    delivery_id: Identifier
+    user_id: Identifier
+    item_ids: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=1000)]
+    delivered_at: EpochMs
+    topic: TopicId | None = None
+
+
+class Candidate(_Event):
+    """One answer line: an item and its score, higher is better."""
+
+    item_id: str
+    score: float
+
+
+class CandidateRequest(_Event):
+    """A notification job's question for many users. Topic `candidate-requests`, key `request_id`."""
+
+    request_id: Identifier
+    topic: TopicId
+    user_ids: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=10_000)]
+    k: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class UserCandidates(_Event):
+    """The answer for one user. Topic `candidates`, key `user_id`; also a line of NDJSON over HTTP."""
+
+    user_id: str
+    topic: str
+    candidates: tuple[Candidate, ...]
+    bundle_version: str
+    request_id: str | None = None
+    cold_start: bool = False

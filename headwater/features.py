@@ -1,0 +1,148 @@
+"""The encoding of users and items into tower inputs, the same for training and serving.
+
+`FEATURE_SCHEMA` describes every tensor; its hash is in each bundle's manifest, and a bundle of another
+schema is refused.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.activity import HALF_LIVES_MS, WINDOWS, decayed
+from headwater.events import Item
+from headwater.fold import HISTORY_LENGTH, TOPIC_HALF_LIFE_MS, UserState
+from headwater.vocabulary import UNKNOWN, Vocabulary
+
+HISTORY = 10
+USER_TOPICS = 16
+ITEM_TOPICS = 8
+CONTEXT = 4
+STREAMING = WINDOWS + 2
+HOUR_MS = 3_600_000.0
+
+Features = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
+
+FEATURE_SCHEMA = (
+    f"v1 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
+    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_age_h+exp_age_6h"
+)
+FEATURE_SCHEMA_HASH = sha256(FEATURE_SCHEMA.encode()).hexdigest()[:16]
+
+USER_INPUTS = {
+    "history_items": ("int64", HISTORY),
+    "history_ages": ("float32", HISTORY),
+    "topic_ids": ("int64", USER_TOPICS),
+    "topic_weights": ("float32", USER_TOPICS),
+    "condition": ("int64", 0),
+    "context": ("float32", CONTEXT),
+}
+"""User tower inputs: name to (dtype, width); a width of 0 means shape (B,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One row for the user tower: whom, about what (None asks without a condition)."""
+
+    state: UserState
+    topic: str | None
+
+
+def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabulary: Vocabulary) -> Features:
+    """Return the user tower's inputs for B queries.
+
+    Args:
+        queries: B user states with their conditions.
+        now_ms: Epoch ms of all queries, or of each.
+        vocabulary: The bundle's.
+
+    Returns:
+        history_items (B, HISTORY) int64, newest first, 0 where unknown; history_ages (B, HISTORY)
+        float32, log1p hours; topic_ids (B, USER_TOPICS) int64 and topic_weights float32, heaviest
+        first; condition (B,) int64; context (B, CONTEXT) float32.
+    """
+    count = len(queries)
+    times = [now_ms] * count if isinstance(now_ms, int) else now_ms
+    features: Features = {
+        name: np.zeros((count, width) if width else count, dtype=dtype) for name, (dtype, width) in USER_INPUTS.items()
+    }
+    for row, (query, at_ms) in enumerate(zip(queries, times, strict=True)):
+        _encode_history(features, row, query.state, at_ms, vocabulary.item_index)
+        _encode_topics(features, row, query.state, at_ms, vocabulary.topic_index)
+        features["context"][row] = _context(query.state, at_ms)
+        if query.topic is not None:
+            features["condition"][row] = vocabulary.topic_index.get(query.topic, UNKNOWN)
+    return features
+
+
+def _encode_history(features: Features, row: int, state: UserState, now_ms: int, index: Mapping[str, int]) -> None:
+    newest = state.history[: -HISTORY - 1 : -1]
+    if newest:
+        features["history_items"][row, : len(newest)] = [index.get(past.item_id, UNKNOWN) for past in newest]
+        features["history_ages"][row, : len(newest)] = [_log_hours(now_ms - past.at_ms) for past in newest]
+
+
+def _encode_topics(features: Features, row: int, state: UserState, now_ms: int, index: Mapping[str, int]) -> None:
+    known = [(counter.at(now_ms), index[topic]) for topic, counter in state.topics if topic in index]
+    if known:
+        known.sort(reverse=True)
+        features["topic_ids"][row, : len(known)] = [topic for _, topic in known]
+        features["topic_weights"][row, : len(known)] = [math.log1p(weight) for weight, _ in known]
+
+
+def _context(state: UserState, now_ms: int) -> tuple[float, float, float, float]:
+    hour = now_ms % 86_400_000 / 86_400_000 * 2 * math.pi
+    since = _log_hours(now_ms - state.last_engaged_ms) if state.history else 0.0
+    return math.log1p(state.engagements), since, math.sin(hour), math.cos(hour)
+
+
+def _log_hours(elapsed_ms: int) -> float:
+    return math.log1p(max(elapsed_ms, 0) / HOUR_MS)
+
+
+def encode_items(items: Sequence[Item], vocabulary: Vocabulary) -> Features:
+    """Return the item tower's inputs for N items.
+
+    Returns:
+        item (N,) int64, 0 where untrained; topics (N, ITEM_TOPICS) int64; numeric (N, A) float32,
+        standardised, 0 where missing.
+    """
+    item = np.array([vocabulary.item_index.get(one.item_id, UNKNOWN) for one in items], dtype=np.int64)
+    topics = np.zeros((len(items), ITEM_TOPICS), dtype=np.int64)
+    numeric = np.zeros((len(items), len(vocabulary.numeric_attributes)), dtype=np.float32)
+    for row, one in enumerate(items):
+        known = [vocabulary.topic_index[topic] for topic in one.topics if topic in vocabulary.topic_index]
+        topics[row, : min(len(known), ITEM_TOPICS)] = known[:ITEM_TOPICS]
+        for column, (name, mean, std) in enumerate(vocabulary.numeric_attributes):
+            value = one.attributes.get(name)
+            if isinstance(value, float):
+                numeric[row, column] = (value - mean) / std
+    return {"item": item, "topics": topics, "numeric": numeric}
+
+
+def streaming_features(
+    counts: npt.NDArray[np.float32],
+    as_of_ms: npt.NDArray[np.int64],
+    published_at_ms: npt.NDArray[np.int64],
+    now_ms: int | npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """Return the dimensions of an item embedding that change by the second.
+
+    Args:
+        counts: (N, WINDOWS) float32, as of `as_of_ms`.
+        as_of_ms: (N,) int64.
+        published_at_ms: (N,) int64.
+        now_ms: Epoch ms, one for all or (N,).
+
+    Returns:
+        (N, STREAMING) float32: log1p of each decayed count, log1p age in hours, e^(-age / 6 h).
+    """
+    age_h = np.maximum(now_ms - published_at_ms, 0) / HOUR_MS
+    features = np.empty((len(counts), STREAMING), dtype=np.float32)
+    features[:, :WINDOWS] = np.log1p(decayed(counts, as_of_ms, now_ms))
+    features[:, WINDOWS] = np.log1p(age_h)
+    features[:, WINDOWS + 1] = np.exp(-age_h / 6.0)
+    return features

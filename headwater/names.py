@@ -1,0 +1,80 @@
+"""Every lasting name: Kafka topics, Redis keys, files, metrics. Changing one strands stored data."""
+
+from dataclasses import dataclass
+
+ENGAGEMENTS = "engagements"
+ITEMS = "items"
+ITEM_EMBEDDINGS = "item-embeddings"
+ITEM_ACTIVITY = "item-activity"
+CANDIDATE_REQUESTS = "candidate-requests"
+CANDIDATES = "candidates"
+DELIVERIES = "deliveries"
+DEAD_LETTERS = "dead-letters"
+
+TOPICS = (
+    ENGAGEMENTS,
+    ITEMS,
+    ITEM_EMBEDDINGS,
+    ITEM_ACTIVITY,
+    CANDIDATE_REQUESTS,
+    CANDIDATES,
+    DELIVERIES,
+    DEAD_LETTERS,
+)
+COMPACTED_TOPICS = (ITEMS, ITEM_EMBEDDINGS)
+
+MANIFEST_FILE = "manifest.json"
+VOCABULARY_FILE = "vocabulary.json"
+GOLDEN_FILE = "golden.npz"
+USER_TOWER_FILE = "user_tower.onnx"
+ITEM_TOWER_FILE = "item_tower.onnx"
+
+HEADER_CE_PREFIX = "ce_"
+HEADER_ERROR = "dead_letter_error"
+HEADER_REASON = "dead_letter_reason"
+HEADER_TOPIC = "dead_letter_topic"
+HEADER_PARTITION = "dead_letter_partition"
+HEADER_OFFSET = "dead_letter_offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Kafka topic names and Redis keys of one namespace; an empty namespace adds no prefix."""
+
+    namespace: str = ""
+
+    def topic(self, name: str) -> str:
+        """Return the Kafka topic that carries `name` (one of `TOPICS`)."""
+        return f"{self.namespace}.{name}" if self.namespace else name
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.namespace or "headwater", *parts))
+
+    def user(self, user_id: str) -> str:
+        return self._key("user", user_id)
+
+    def delivered(self, user_id: str) -> str:
+        return self._key("delivered", user_id)
+
+    def item(self, item_id: str) -> str:
+        return self._key("item", item_id)
+
+    def catalogue(self) -> str:
+        """Sorted set: item_id scored by its last write in epoch ms."""
+        return self._key("catalogue")
+
+    def activity(self, partition: int, item_id: str) -> str:
+        return self._key("activity", str(partition), item_id)
+
+    def active_items(self, partition: int) -> str:
+        """Sorted set: item_id scored by its last engagement in epoch ms."""
+        return self._key("active-items", str(partition))
+
+    def activity_partitions(self) -> str:
+        return self._key("activity-partitions")
+
+    def generations(self) -> str:
+        return self._key("generations")
+
+    def alias(self) -> str:
+        return self._key("alias")

@@ -1,0 +1,147 @@
+"""Index rotation: build, verify, promote, rollback, prune; queries run all the while."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+from redis import ConnectionError as RedisConnectionError
+from redis import Redis
+from redis import TimeoutError as RedisTimeoutError
+
+from headwater.bundle import Bundle, bundle_versions, remove_bundle
+from headwater.errors import BundleError, RotationError, ServiceUnavailable
+from headwater.generations import Generation, Generations
+from headwater.settings import Settings
+from headwater.verification import Check, VerificationReport
+
+POLL_S = 0.1
+BUILD_STALL_S = 60.0
+VERIFY_TIMEOUT_S = 120.0
+Progress = Callable[[int, int], None]
+
+
+class Rotation:
+    """The operator's verbs on index generations.
+
+    Args:
+        settings: Where Redis, the model repository and a server are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.generations = Generations(
+            Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=5), settings.names
+        )
+
+    def live(self) -> str | None:
+        """Return the live bundle version."""
+        return self.generations.alias().version
+
+    def available(self) -> list[str]:
+        """Return the versions in the model repository, oldest first."""
+        return list(bundle_versions(self._settings.model_dir))
+
+    def build(self, version: str, progress: Progress | None = None) -> Generation:
+        """Have the stream workers embed every item with a bundle; return when they are done.
+
+        Raises:
+            BundleError: the bundle is missing or refused; nothing was requested.
+            RotationError: the build failed, or no worker made progress for a minute.
+        """
+        Bundle.load(self._settings.model_dir / version)
+        self.generations.request(version)
+        seen, deadline = -1, time.monotonic() + BUILD_STALL_S
+        while (generation := self.generations.get(version)).state not in ("built", "failed"):
+            if progress:
+                progress(generation.embedded, generation.items)
+            if generation.embedded != seen:
+                seen, deadline = generation.embedded, time.monotonic() + BUILD_STALL_S
+            if time.monotonic() > deadline:
+                raise RotationError(f"{version}: no stream worker embeds items; is `headwater stream` running?")
+            time.sleep(POLL_S)
+        if generation.state == "failed":
+            raise RotationError(f"{version}: build failed: {generation.error}")
+        return generation
+
+    def verify(self, version: str) -> VerificationReport:
+        """Check the bundle's files here and the generation in a running server.
+
+        Raises:
+            UnknownGeneration: it was never built.
+            ServiceUnavailable: no server answers at `serving_url`.
+        """
+        self.generations.get(version)
+        try:
+            Bundle.load(self._settings.model_dir / version)
+        except BundleError as error:
+            report = VerificationReport(
+                version=version, checks=[Check(name="bundle", passed=False, measured=str(error), required="valid")]
+            )
+        else:
+            report = self._verify_in_server(version)
+        self.generations.update(version, lambda known: known.model_copy(update={"verified": report.passed}))
+        return report
+
+    def _verify_in_server(self, version: str) -> VerificationReport:
+        url = f"{self._settings.serving_url}/v1/generations/{version}/verify"
+        try:
+            response = httpx.post(url, timeout=VERIFY_TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable(f"no server at {self._settings.serving_url}: {error}") from None
+        if response.status_code != 200:
+            raise RotationError(f"{version}: the server refused to verify: {response.text}")
+        return VerificationReport.model_validate_json(response.content)
+
+    def promote(self, version: str) -> None:
+        """Make a generation live, if it verifies.
+
+        Raises:
+            VerificationFailed: a check failed; the alias did not move.
+            AliasMoved: somebody else promoted meanwhile.
+        """
+        # 1. Look at the alias. 2. Verify. 3. Move it only if nobody moved it since 1.
+        expected = self.generations.alias()
+        if expected.version == version:
+            return
+        self.verify(version).require()
+        self.generations.move_alias(expected, version)
+
+    def rollback(self) -> str:
+        """Make the previous generation live again and return its version.
+
+        Raises:
+            RotationError: there is no previous generation, or it was pruned.
+        """
+        alias = self.generations.alias()
+        if alias.previous is None:
+            raise RotationError("there is no previous generation to roll back to")
+        self.generations.get(alias.previous)
+        self.generations.move_alias(alias, alias.previous)
+        return alias.previous
+
+    def prunable(self, keep: int = 2) -> list[str]:
+        """Return the versions `prune` would delete: all but the live, the previous and the newest `keep`."""
+        alias = self.generations.alias()
+        registered = {generation.version for generation in self.generations.all()}
+        versions = sorted(registered | set(self.available()))
+        kept = {alias.version, alias.previous, *versions[len(versions) - keep :]}
+        return [version for version in versions if version not in kept]
+
+    def prune(self, keep: int = 2) -> list[str]:
+        """Delete what `prunable` names, register entries and files, and return it."""
+        versions = self.prunable(keep)
+        for version in versions:
+            self.generations.remove(version)
+            remove_bundle(self._settings.model_dir, version)
+        return versions
+
+
+@contextmanager
+def redis_reachable(settings: Settings) -> Iterator[None]:
+    """Turn a lost Redis into `ServiceUnavailable` that names the address."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        host = settings.redis_url.get_secret_value().rsplit("@", 1)[-1]
+        raise ServiceUnavailable(f"Redis at {host} cannot be reached: {error}") from None

@@ -1,0 +1,108 @@
+"""Settings, read from `HEADWATER_*` environment variables at entry points only."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from headwater.errors import UsageError
+from headwater.names import Names
+
+DAY_S = 86_400
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set.
+
+    Attributes:
+        kafka_bootstrap_servers: Comma-separated host:port list.
+        kafka_api_version: Protocol to speak, e.g. `2.0`; empty negotiates (the embedded broker needs `2.0`).
+        kafka_security_protocol: As in Kafka clients.
+        kafka_sasl_mechanism, kafka_sasl_username, kafka_sasl_password: For SASL.
+        redis_url: `redis://` or `rediss://` address.
+        namespace: Prefix of every Kafka topic and Redis key, so that installations can share services.
+        model_dir: The model repository.
+        state_dir: Snapshots, checkpoints, logs.
+        clock: `wall`, or `watermark` to take the newest event time as now (replayed history).
+        user_ttl_s: A user's record is forgotten after this long without an engagement.
+        item_ttl_s: An item leaves the catalogue after this long without an update.
+        max_future_s: Engagements further ahead of the wall clock become dead letters.
+        max_item_age_s: Items older than this are not candidates; 0 keeps every item.
+        serving_host, serving_port: Where `headwater serve` listens.
+        serving_url: Where clients, the trainer and `headwater index` find it.
+        serving_max_concurrency: Queries beyond this many at once are refused with 503.
+        snapshot_every_s: Time between snapshots of the index.
+        log_level: crit, error, warn, info or debug.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_", extra="ignore")
+
+    kafka_bootstrap_servers: str = "localhost:9092"
+    kafka_api_version: Annotated[tuple[int, ...] | None, NoDecode] = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    namespace: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{0,64}$")] = ""
+    model_dir: Path = Path("onnx")
+    state_dir: Path = Path("var")
+    clock: Literal["wall", "watermark"] = "wall"
+    user_ttl_s: Annotated[int, Field(gt=0)] = 90 * DAY_S
+    item_ttl_s: Annotated[int, Field(gt=0)] = 30 * DAY_S
+    max_future_s: Annotated[int, Field(ge=0)] = 300
+    max_item_age_s: Annotated[int, Field(ge=0)] = 0
+    serving_host: str = "127.0.0.1"
+    serving_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    serving_url: str = "http://127.0.0.1:8080"
+    serving_max_concurrency: Annotated[int, Field(gt=0)] = 256
+    snapshot_every_s: Annotated[float, Field(gt=0)] = 300.0
+    log_level: Literal["crit", "error", "warn", "info", "debug"] = "info"
+
+    @field_validator("kafka_api_version", mode="before")
+    @classmethod
+    def _api_version(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(int(part) for part in value.split(".")) if value else None
+        return value
+
+    @property
+    def names(self) -> Names:
+        """Topic names and Redis keys of this installation."""
+        return Names(self.namespace)
+
+    def kafka_options(self) -> dict[str, Any]:
+        """Return the connection options every kafka-python client takes."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.kafka_bootstrap_servers.split(","),
+            "security_protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_api_version:
+            options["api_version"] = self.kafka_api_version
+        if self.kafka_sasl_mechanism and self.kafka_sasl_password:
+            options["sasl_mechanism"] = self.kafka_sasl_mechanism
+            options["sasl_plain_username"] = self.kafka_sasl_username
+            options["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
+        return options
+
+
+def read_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        UsageError: a variable has a value it cannot have.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        variable = "HEADWATER_" + "_".join(str(part) for part in first["loc"][:1]).upper()
+        raise UsageError(f"{variable}={first['input']!r}: {first['msg']}") from None
+
+
+def fail(error: Exception, code: int = 2) -> NoReturn:
+    """Print one line for a user's mistake and leave."""
+    print(f"headwater: {error}", file=sys.stderr)
+    raise SystemExit(code)

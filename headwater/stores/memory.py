@@ -1,0 +1,69 @@
+"""The feature store in a process's own memory, for tests and offline work."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from headwater.activity import ItemActivity
+from headwater.delivered import Delivered
+from headwater.stores.protocol import FeatureWrites, StoredItem
+from headwater.user_record import UserRecord
+
+Entry = TypeVar("Entry")
+
+
+class MemoryFeatureStore:
+    """Keeps everything in dictionaries; nothing expires."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, UserRecord] = {}
+        self._delivered: dict[str, Delivered] = {}
+        self._items: dict[str, StoredItem] = {}
+        self._activities: dict[tuple[int, str], ItemActivity] = {}
+
+    async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
+        return [self._users.get(user_id) for user_id in user_ids]
+
+    async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
+        return [self._delivered.get(user_id) for user_id in user_ids]
+
+    async def users_and_delivered(
+        self, user_ids: Sequence[str]
+    ) -> tuple[list[UserRecord | None], list[Delivered | None]]:
+        return await self.users(user_ids), await self.delivered(user_ids)
+
+    async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
+        return [self._items.get(item_id) for item_id in item_ids]
+
+    async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
+        return [self._activities.get(key) for key in keys]
+
+    async def commit(self, writes: FeatureWrites) -> None:
+        self._users.update(writes.users)
+        self._delivered.update(writes.delivered)
+        self._activities.update(writes.activities)
+        for item_id, stored in writes.items.items():
+            if stored is None:
+                self._items.pop(item_id, None)
+            else:
+                self._items[item_id] = stored
+
+    async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
+        for batch in _batches(list(self._items.values()), batch_size):
+            yield batch
+
+    async def catalogue_size(self) -> int:
+        return len(self._items)
+
+    async def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
+        for batch in _batches(list(self._activities.items()), batch_size):
+            yield dict(batch)
+
+    async def close(self) -> None:
+        return None
+
+
+def _batches(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
+    iterator = iter(entries)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,82 @@
+"""What every feature store offers; one contract suite holds all implementations to it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headwater.activity import ItemActivity
+from headwater.delivered import Delivered
+from headwater.events import Item
+from headwater.user_record import UserRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """A catalogue entry and the Kafka offset of the record it came from (an older one is skipped)."""
+
+    item: Item
+    partition: int = -1
+    offset: int = -1
+
+
+@dataclass(slots=True)
+class FeatureWrites:
+    """What one batch of Kafka records changes; committed together.
+
+    Attributes:
+        users: user_id to record.
+        activities: (partition, item_id) to activity.
+        items: item_id to catalogue entry, None to delete it.
+        delivered: user_id to what was delivered.
+    """
+
+    users: dict[str, UserRecord] = field(default_factory=dict)
+    activities: dict[tuple[int, str], ItemActivity] = field(default_factory=dict)
+    items: dict[str, StoredItem | None] = field(default_factory=dict)
+    delivered: dict[str, Delivered] = field(default_factory=dict)
+
+
+class FeatureStore(Protocol):
+    """User records, the item catalogue and item activity, by id; order of answers is that of the ids."""
+
+    async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
+        """Return each user's record, None where there is none."""
+        ...
+
+    async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
+        """Return what was delivered to each user."""
+        ...
+
+    async def users_and_delivered(
+        self, user_ids: Sequence[str]
+    ) -> tuple[list[UserRecord | None], list[Delivered | None]]:
+        """Return both in one round trip."""
+        ...
+
+    async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
+        """Return each item's catalogue entry."""
+        ...
+
+    async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
+        """Return the activity of each (partition, item_id)."""
+        ...
+
+    async def commit(self, writes: FeatureWrites) -> None:
+        """Store all of a batch or none of it."""
+        ...
+
+    def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
+        """Yield all catalogue entries in batches."""
+        ...
+
+    async def catalogue_size(self) -> int:
+        """Return the number of catalogue entries."""
+        ...
+
+    def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
+        """Yield the activity of all recently engaged items in batches."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

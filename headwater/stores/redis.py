@@ -1,0 +1,129 @@
+"""The feature store on Redis: one compact value a user, an item and an item's activity."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from headwater.activity import HALF_LIVES_MS, ItemActivity, decode_activity, encode_activity
+from headwater.delivered import Delivered, decode_delivered, encode_delivered
+from headwater.events import Item
+from headwater.names import Names
+from headwater.stores.protocol import FeatureWrites, StoredItem
+from headwater.user_record import UserRecord, decode_user_record, encode_user_record
+
+ACTIVITY_TTL_MS = 8 * HALF_LIVES_MS[-1]
+Decoded = TypeVar("Decoded")
+
+
+class RedisFeatureStore:
+    """Reads with one MGET, writes with one MULTI; everything carries a time to live.
+
+    Args:
+        redis: A client that returns bytes.
+        names: The installation's key names.
+        user_ttl_s: See `Settings`.
+        item_ttl_s: See `Settings`.
+    """
+
+    def __init__(self, redis: Redis, names: Names, user_ttl_s: int, item_ttl_s: int) -> None:
+        self._redis = redis
+        self._names = names
+        self._user_ttl_s = user_ttl_s
+        self._item_ttl_s = item_ttl_s
+
+    async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
+        return await self._read(map(self._names.user, user_ids), decode_user_record)
+
+    async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
+        return await self._read(map(self._names.delivered, user_ids), decode_delivered)
+
+    async def users_and_delivered(
+        self, user_ids: Sequence[str]
+    ) -> tuple[list[UserRecord | None], list[Delivered | None]]:
+        keys = [*map(self._names.user, user_ids), *map(self._names.delivered, user_ids)]
+        values = await self._redis.mget(keys) if keys else []
+        half = len(user_ids)
+        return _decoded(values[:half], decode_user_record), _decoded(values[half:], decode_delivered)
+
+    async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
+        return await self._read(map(self._names.item, item_ids), _decode_item)
+
+    async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
+        return await self._read((self._names.activity(*key) for key in keys), decode_activity)
+
+    async def _read(self, keys: Any, decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
+        keys = list(keys)
+        return _decoded(await self._redis.mget(keys) if keys else [], decode)
+
+    async def commit(self, writes: FeatureWrites) -> None:
+        async with self._redis.pipeline(transaction=True) as batch:
+            for user_id, record in writes.users.items():
+                batch.set(self._names.user(user_id), encode_user_record(record), ex=self._user_ttl_s)
+            for user_id, delivered in writes.delivered.items():
+                batch.set(self._names.delivered(user_id), encode_delivered(delivered), ex=self._user_ttl_s)
+            self._write_activities(batch, writes.activities)
+            self._write_items(batch, writes.items)
+            await batch.execute()
+
+    def _write_activities(self, batch: Pipeline, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
+        newest: dict[int, dict[str, int]] = {}
+        for (partition, item_id), activity in activities.items():
+            batch.set(self._names.activity(partition, item_id), encode_activity(activity), px=ACTIVITY_TTL_MS)
+            newest.setdefault(partition, {})[item_id] = activity.as_of_ms
+        for partition, scores in newest.items():
+            key = self._names.active_items(partition)
+            batch.sadd(self._names.activity_partitions(), partition)
+            batch.zadd(key, scores)
+            batch.zremrangebyscore(key, "-inf", max(scores.values()) - ACTIVITY_TTL_MS)
+            batch.pexpire(key, ACTIVITY_TTL_MS)
+
+    def _write_items(self, batch: Pipeline, items: Mapping[str, StoredItem | None]) -> None:
+        for item_id, stored in items.items():
+            if stored is None:
+                batch.delete(self._names.item(item_id))
+                batch.zrem(self._names.catalogue(), item_id)
+            else:
+                batch.set(self._names.item(item_id), _encode_item(stored), ex=self._item_ttl_s)
+                batch.zadd(self._names.catalogue(), {item_id: time.time_ns() // 1_000_000})
+
+    async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
+        key = self._names.catalogue()
+        await self._redis.zremrangebyscore(key, "-inf", time.time_ns() // 1_000_000 - self._item_ttl_s * 1000)
+        item_ids = [member.decode() for member in await self._redis.zrange(key, 0, -1)]
+        for start in range(0, len(item_ids), batch_size):
+            batch = item_ids[start : start + batch_size]
+            stored = await self.items(batch)
+            yield [entry for entry in stored if entry is not None]
+
+    async def catalogue_size(self) -> int:
+        return int(await self._redis.zcard(self._names.catalogue()))
+
+    async def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
+        for member in sorted(await self._redis.smembers(self._names.activity_partitions())):
+            partition = int(member)
+            item_ids = await self._redis.zrange(self._names.active_items(partition), 0, -1)
+            keys = [(partition, item_id.decode()) for item_id in item_ids]
+            for start in range(0, len(keys), batch_size):
+                batch = keys[start : start + batch_size]
+                found = zip(batch, await self.activities(batch), strict=True)
+                yield {key: activity for key, activity in found if activity is not None}
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+def _decoded(values: Sequence[bytes | None], decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
+    return [None if value is None else decode(value) for value in values]
+
+
+def _encode_item(stored: StoredItem) -> bytes:
+    return b"%d %d " % (stored.partition, stored.offset) + stored.item.to_wire()
+
+
+def _decode_item(data: bytes) -> StoredItem:
+    partition, offset, body = data.split(b" ", 2)
+    return StoredItem(Item.model_validate(json.loads(body)), int(partition), int(offset))

@@ -1,0 +1,133 @@
+"""A user's record in Redis: the state, and what has been applied to it so far."""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from hashlib import blake2b
+
+from headwater.events import Engagement
+from headwater.fold import EMPTY, Engaged, TopicCounter, UserState, fold
+
+FORMAT = 1
+RECENT_EVENTS = 32
+EVENT_HASH_BYTES = 6
+TIME_BYTES = 6
+_HEADER = struct.Struct("<BiqIHHHII")
+
+
+class Outcome(Enum):
+    """What became of one engagement."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    REPEATED = "repeated"
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """One Redis value; everything needed to serve a user and to apply each engagement once.
+
+    Attributes:
+        state: The folded features.
+        partition, offset: The newest applied Kafka record; older ones of that partition are repeats.
+        recent_events: Hashes of the last `RECENT_EVENTS` event ids, newest last.
+    """
+
+    state: UserState = EMPTY
+    partition: int = -1
+    offset: int = -1
+    recent_events: tuple[bytes, ...] = ()
+
+    def apply(
+        self, engagement: Engagement, topics: tuple[str, ...], partition: int, offset: int
+    ) -> tuple["UserRecord", Outcome]:
+        """Return the record after one Kafka record, and what became of it.
+
+        REPEATED: Kafka delivered an offset again that is applied already. DUPLICATE: another record
+        carried the same event id.
+        """
+        if partition == self.partition and offset <= self.offset:
+            return self, Outcome.REPEATED
+        event = event_hash(engagement.event_id)
+        if event in self.recent_events:
+            return replace(self, partition=partition, offset=offset), Outcome.DUPLICATE
+        record = UserRecord(
+            state=fold(self.state, engagement, topics),
+            partition=partition,
+            offset=offset,
+            recent_events=(*self.recent_events, event)[-RECENT_EVENTS:],
+        )
+        return record, Outcome.APPLIED
+
+
+def event_hash(event_id: str) -> bytes:
+    """Return the hash by which duplicates are found."""
+    return blake2b(event_id.encode(), digest_size=EVENT_HASH_BYTES).digest()
+
+
+def encode_user_record(record: UserRecord) -> bytes:
+    """Return the compact binary form, about 1 KB for 50 engagements."""
+    state = record.state
+    ids = "\n".join(past.item_id for past in state.history).encode()
+    names = "\n".join(topic for topic, _ in state.topics).encode()
+    header = _HEADER.pack(
+        FORMAT,
+        record.partition,
+        record.offset,
+        state.engagements,
+        len(state.history),
+        len(state.topics),
+        len(record.recent_events),
+        len(ids),
+        len(names),
+    )
+    return b"".join(
+        (
+            header,
+            ids,
+            names,
+            _pack_times(past.at_ms for past in state.history),
+            _pack_times(counter.as_of_ms for _, counter in state.topics),
+            struct.pack(f"<{len(state.topics)}d", *(counter.weight for _, counter in state.topics)),
+            *record.recent_events,
+        )
+    )
+
+
+def decode_user_record(data: bytes) -> UserRecord:
+    """Return the record in `data`.
+
+    Raises:
+        ValueError: the bytes are of another format.
+    """
+    if len(data) < _HEADER.size or data[0] != FORMAT:
+        raise ValueError("not a user record of this format")
+    _, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = _HEADER.unpack_from(data)
+    at = _HEADER.size
+    ids = data[at : at + n_ids].decode().split("\n") if n_history else []
+    at += n_ids
+    names = data[at : at + n_names].decode().split("\n") if n_topics else []
+    at += n_names
+    times = _unpack_times(data, at, n_history)
+    at += n_history * TIME_BYTES
+    as_of = _unpack_times(data, at, n_topics)
+    at += n_topics * TIME_BYTES
+    weights = struct.unpack_from(f"<{n_topics}d", data, at)
+    at += n_topics * 8
+    events = tuple(data[at + i * EVENT_HASH_BYTES : at + (i + 1) * EVENT_HASH_BYTES] for i in range(n_events))
+    state = UserState(
+        history=tuple(map(Engaged, times, ids)),
+        topics=tuple(zip(names, map(TopicCounter, weights, as_of), strict=True)),
+        engagements=engagements,
+    )
+    return UserRecord(state, partition, offset, events)
+
+
+def _pack_times(times: Iterable[int]) -> bytes:
+    return b"".join(at_ms.to_bytes(TIME_BYTES, "little") for at_ms in times)
+
+
+def _unpack_times(data: bytes, at: int, count: int) -> list[int]:
+    ends = range(at + TIME_BYTES, at + TIME_BYTES * (count + 1), TIME_BYTES)
+    return [int.from_bytes(data[end - TIME_BYTES : end], "little") for end in ends]

@@ -1,0 +1,57 @@
+"""From the bytes of a Kafka record to an event, or to a reason why not."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from headwater.errors import InvalidEvent
+from headwater.names import HEADER_CE_PREFIX
+
+MAX_RECORD_BYTES = 65_536
+Model = TypeVar("Model", bound=BaseModel)
+Headers = Iterable[tuple[str, bytes]]
+
+
+def decode(model: type[Model], value: bytes | None, headers: Headers = ()) -> Model:
+    """Return the event in a record.
+
+    CloudEvents binary mode is understood: `ce_id` and `ce_source` give the event id, `ce_time` the time
+    of occurrence, where the body does not say.
+
+    Raises:
+        InvalidEvent: with the reason `empty`, `too-large`, `malformed-json` or `invalid`.
+    """
+    if value is None:
+        raise InvalidEvent("empty", "the record has no value")
+    if len(value) > MAX_RECORD_BYTES:
+        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
+    attributes = {name: raw for name, raw in headers or () if name.startswith(HEADER_CE_PREFIX)}
+    try:
+        if not attributes:
+            return model.model_validate_json(value)
+        return model.model_validate(_merged(json.loads(value), attributes))
+    except ValidationError as error:
+        raise _invalid(error) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent("malformed-json", str(error)) from None
+
+
+def _merged(body: Any, attributes: dict[str, bytes]) -> Any:
+    if not isinstance(body, dict):
+        return body
+    text = {name.removeprefix(HEADER_CE_PREFIX): raw.decode() for name, raw in attributes.items()}
+    if "id" in text:
+        body.setdefault("event_id", f"{text.get('source', '')}#{text['id']}")
+    if "time" in text:
+        body.setdefault("occurred_at", text["time"])
+    return body
+
+
+def _invalid(error: ValidationError) -> InvalidEvent:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return InvalidEvent("malformed-json", first["msg"])
+    where = ".".join(str(part) for part in first["loc"]) or "record"
+    return InvalidEvent("invalid", f"{where}: {first['msg']}")
