@@ -4,6 +4,7 @@ The stream, the trainer (over the log, point in time) and the tests all call `fo
 training cannot drift apart.
 """
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class TopicCounter(NamedTuple):
 
     def at(self, now_ms: int) -> float:
         """Return the weight decayed to `now_ms`."""
-        return self.weight * 2.0 ** ((self.as_of_ms - now_ms) / TOPIC_HALF_LIFE_MS)
+        return self.weight * math.exp2((self.as_of_ms - now_ms) / TOPIC_HALF_LIFE_MS)
 
 
 @dataclass(frozen=True, slots=True)

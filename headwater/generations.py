@@ -6,7 +6,7 @@ compare-and-set on its revision.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from redis import Redis
@@ -60,7 +60,7 @@ class Generations:
 
     def all(self) -> list[Generation]:
         """Return every registered generation, oldest version first."""
-        values = self._redis.hgetall(self._key)
+        values: Any = self._redis.hgetall(self._key)
         found = [Generation.model_validate_json(value) for value in values.values()]
         return sorted(found, key=lambda generation: generation.version)
 
@@ -70,7 +70,7 @@ class Generations:
         Raises:
             UnknownGeneration: it is not registered.
         """
-        value = self._redis.hget(self._key, version)
+        value: Any = self._redis.hget(self._key, version)
         if value is None:
             raise UnknownGeneration(f"no generation {version!r}: see `headwater index list`")
         return Generation.model_validate_json(value)
@@ -86,8 +86,8 @@ class Generations:
             UnknownGeneration: it is not registered (pruned meanwhile).
         """
 
-        def apply(pipe: Pipeline) -> Generation:
-            value = pipe.hget(self._key, version)
+        def apply(pipe: Pipeline) -> Any:
+            value: Any = pipe.hget(self._key, version)
             if value is None:
                 raise UnknownGeneration(f"generation {version!r} was pruned")
             changed = change(Generation.model_validate_json(value))
@@ -95,8 +95,8 @@ class Generations:
             pipe.hset(self._key, version, changed.model_dump_json())
             return changed
 
-        result: Generation = self._redis.transaction(apply, self._key, value_from_callable=True)
-        return result
+        result: Any = self._redis.transaction(apply, self._key, value_from_callable=True)
+        return Generation.model_validate(result)
 
     def _put(self, generation: Generation) -> None:
         self._redis.hset(self._key, generation.version, generation.model_dump_json())
@@ -107,7 +107,7 @@ class Generations:
 
     def alias(self) -> Alias:
         """Return what is live."""
-        value = self._redis.get(self._alias_key)
+        value: Any = self._redis.get(self._alias_key)
         return Alias() if value is None else Alias.model_validate_json(value)
 
     def move_alias(self, expected: Alias, version: str) -> Alias:
@@ -117,8 +117,8 @@ class Generations:
             AliasMoved: somebody else moved it meanwhile.
         """
 
-        def apply(pipe: Pipeline) -> Alias:
-            value = pipe.get(self._alias_key)
+        def apply(pipe: Pipeline) -> Any:
+            value: Any = pipe.get(self._alias_key)
             current = Alias() if value is None else Alias.model_validate_json(value)
             if current != expected:
                 raise AliasMoved(f"{current.version} was promoted meanwhile; look again, then retry")
@@ -127,5 +127,5 @@ class Generations:
             pipe.set(self._alias_key, moved.model_dump_json())
             return moved
 
-        result: Alias = self._redis.transaction(apply, self._alias_key, value_from_callable=True)
-        return result
+        result: Any = self._redis.transaction(apply, self._alias_key, value_from_callable=True)
+        return Alias.model_validate(result)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -45,7 +45,7 @@ class RedisFeatureStore:
         self, user_ids: Sequence[str]
     ) -> tuple[list[UserRecord | None], list[Delivered | None]]:
         keys = [*map(self._names.user, user_ids), *map(self._names.delivered, user_ids)]
-        values = await self._redis.mget(keys) if keys else []
+        values: Any = await self._redis.mget(keys) if keys else []
         half = len(user_ids)
         return _decoded(values[:half], decode_user_record), _decoded(values[half:], decode_delivered)
 
@@ -55,9 +55,10 @@ class RedisFeatureStore:
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
         return await self._read((self._names.activity(*key) for key in keys), decode_activity)
 
-    async def _read(self, keys: Any, decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
-        keys = list(keys)
-        return _decoded(await self._redis.mget(keys) if keys else [], decode)
+    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
+        wanted = list(keys)
+        values: Any = await self._redis.mget(wanted) if wanted else []
+        return _decoded(values, decode)
 
     async def commit(self, writes: FeatureWrites) -> None:
         async with self._redis.pipeline(transaction=True) as batch:
@@ -93,7 +94,8 @@ class RedisFeatureStore:
     async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
         key = self._names.catalogue()
         await self._redis.zremrangebyscore(key, "-inf", time.time_ns() // 1_000_000 - self._item_ttl_s * 1000)
-        item_ids = [member.decode() for member in await self._redis.zrange(key, 0, -1)]
+        members: Any = await self._redis.zrange(key, 0, -1)
+        item_ids = [member.decode() for member in members]
         for start in range(0, len(item_ids), batch_size):
             batch = item_ids[start : start + batch_size]
             stored = await self.items(batch)
@@ -105,8 +107,8 @@ class RedisFeatureStore:
     async def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
         for member in sorted(await self._redis.smembers(self._names.activity_partitions())):
             partition = int(member)
-            item_ids = await self._redis.zrange(self._names.active_items(partition), 0, -1)
-            keys = [(partition, item_id.decode()) for item_id in item_ids]
+            members: Any = await self._redis.zrange(self._names.active_items(partition), 0, -1)
+            keys = [(partition, member.decode()) for member in members]
             for start in range(0, len(keys), batch_size):
                 batch = keys[start : start + batch_size]
                 found = zip(batch, await self.activities(batch), strict=True)
