@@ -1,8 +1,7 @@
 """Settings, read from `HEADWATER_*` environment variables at entry points only."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -102,7 +101,3 @@ def read_settings() -> Settings:
         raise UsageError(f"{variable}={first['input']!r}: {first['msg']}") from None
 
 
-def fail(error: Exception, code: int = 2) -> NoReturn:
-    """Print one line for a user's mistake and leave."""
-    print(f"headwater: {error}", file=sys.stderr)
-    raise SystemExit(code)

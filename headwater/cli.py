@@ -1,0 +1,74 @@
+"""The `headwater` command, assembled from the entry points of what is installed."""
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+
+import click
+
+from headwater import __version__
+from headwater.errors import HeadwaterError, UsageError
+
+GROUP = "headwater.commands"
+REQUIRED = {"streams": "faust", "serving": "fastapi", "training": "torch"}
+
+
+class Commands(click.Group):
+    """Loads a verb's module only when it is called, and lists only verbs whose extra is installed."""
+
+    def _verbs(self) -> dict[str, EntryPoint]:
+        return {each.name: each for each in entry_points(group=GROUP) if _runnable(each)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._verbs())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = self._verbs().get(cmd_name)
+        if verb is None:
+            return None
+        command: click.Command = verb.load()
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(70)) for name, command in commands if command])
+
+
+def _runnable(verb: EntryPoint) -> bool:
+    required = REQUIRED.get(verb.module.partition(".")[0])
+    return required is None or find_spec(required) is not None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="headwater")
+def cli() -> None:
+    """Streaming, near-real-time conditional retrieval."""
+
+
+def main() -> None:
+    """Run a verb; a mistake is one line on standard error, never a traceback.
+
+    Exit codes: 0 done, 1 the system could not do it, 2 the caller's mistake, 130 interrupted.
+    """
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except UsageError as error:
+        code = _told(error, 2)
+    except HeadwaterError as error:
+        code = _told(error, 1)
+    sys.exit(code)
+
+
+def _told(error: HeadwaterError, code: int) -> int:
+    click.echo(f"headwater: {error}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

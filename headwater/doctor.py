@@ -1,0 +1,99 @@
+"""`headwater doctor`: is everything this installation needs there?"""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import click
+import httpx
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+from redis import Redis, RedisError
+
+from headwater.bundle import bundle_versions, read_manifest
+from headwater.errors import HeadwaterError, ServiceUnavailable
+from headwater.names import TOPICS
+from headwater.settings import Settings, read_settings
+from headwater.topics import ensure_topics
+
+EXTRAS = {"streams": "faust", "serving": "hnswlib", "training": "torch", "embedded": "confluent_kafka"}
+
+
+def check_redis(settings: Settings) -> str:
+    """Return Redis' version, or raise `ServiceUnavailable`."""
+    try:
+        client = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=3)
+        client.ping()
+        return "answers"
+    except (RedisError, ValueError) as error:
+        raise ServiceUnavailable(f"{error}; set HEADWATER_REDIS_URL or start Redis") from None
+
+
+def check_kafka(settings: Settings) -> str:
+    """Return which topics exist, or raise `ServiceUnavailable`."""
+    try:
+        consumer = KafkaConsumer(**settings.kafka_options(), request_timeout_ms=30_000)
+        try:
+            present = consumer.topics()
+        finally:
+            consumer.close()
+    except (KafkaError, ValueError) as error:
+        raise ServiceUnavailable(f"{error}; set HEADWATER_KAFKA_BOOTSTRAP_SERVERS or start Kafka") from None
+    missing = [name for name in map(settings.names.topic, TOPICS) if name not in present]
+    if missing:
+        raise ServiceUnavailable(f"topics missing: {', '.join(missing)}; run `headwater doctor --create-topics`")
+    return f"{len(TOPICS)} topics"
+
+
+def check_bundles(settings: Settings) -> str:
+    """Return the newest bundle in the model repository, or raise `BundleError`."""
+    versions = list(bundle_versions(settings.model_dir))
+    if not versions:
+        return f"{settings.model_dir} is empty: `headwater train --once` makes the first bundle"
+    return f"{len(versions)} bundles, newest {read_manifest(settings.model_dir / versions[-1]).version}"
+
+
+def check_server(settings: Settings) -> str:
+    """Return what the server's readiness says, or raise `ServiceUnavailable`."""
+    try:
+        response = httpx.get(f"{settings.serving_url}/health/ready", timeout=3)
+    except httpx.HTTPError as error:
+        raise ServiceUnavailable(f"no server at {settings.serving_url}: {error}") from None
+    if response.status_code != 200:
+        raise ServiceUnavailable(f"not ready: {response.text}")
+    return "ready"
+
+
+CHECKS: dict[str, Callable[[Settings], str]] = {
+    "kafka": check_kafka,
+    "redis": check_redis,
+    "model repository": check_bundles,
+    "server": check_server,
+}
+
+
+@click.command()
+@click.option("--create-topics", is_flag=True, help="Create missing Kafka topics first.")
+@click.option("--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="For new topics.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def doctor(create_topics: bool, partitions: int, as_json: bool) -> None:
+    """Check Kafka, Redis, the model repository and the server; exit 1 when one is amiss."""
+    settings = read_settings()
+    if create_topics:
+        ensure_topics(settings, partitions)
+    rows = [
+        {"check": f"extra [{extra}]", "ok": True, "detail": "installed" if find_spec(module) else "not installed"}
+        for extra, module in EXTRAS.items()
+    ]
+    for name, check in CHECKS.items():
+        try:
+            rows.append({"check": name, "ok": True, "detail": check(settings)})
+        except HeadwaterError as error:
+            rows.append({"check": name, "ok": False, "detail": str(error)})
+    if as_json:
+        click.echo(json.dumps({"checks": rows}))
+    else:
+        for row in rows:
+            click.echo(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['check']:<18}{row['detail']}")
+    if not all(row["ok"] for row in rows):
+        raise SystemExit(1)
