@@ -1,0 +1,252 @@
+"""`headwater demo`: the whole loop on one machine, from engagements to a topic's candidates."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+from headwater.client import HeadwaterClient
+from headwater.demo_source import DemoSource, news_source, simulated_source
+from headwater.errors import HeadwaterError, ServiceUnavailable
+from headwater.events import Engagement, Item
+from headwater.producer import EngagementProducer
+from headwater.settings import Settings
+from headwater.supervisor import Supervisor, run_until_signal, start_parts, start_services
+
+READY_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 180.0
+TRAIN_TIMEOUT_S = 300.0
+NOTIFIED_USERS = 1_000
+NEW_ITEMS = 5
+POLL_S = 0.002
+
+
+@dataclass
+class Demo:
+    """One run: the parts, and the figures measured so far."""
+
+    settings: Settings
+    supervisor: Supervisor
+    source: DemoSource
+    stats_file: Path
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Go through the whole story, top to bottom."""
+        with EngagementProducer(self.settings) as producer:
+            self.stream_in("history", producer, self.source.history())
+            self.train("first model")
+            self.show_candidates()
+            self.publish_new_items(producer)
+            self.notify()
+            self.stream_in("the next hours", producer, self.source.later())
+            self.promote_under_queries()
+
+    def stream_in(self, what: str, producer: EngagementProducer, events: Iterable[Item | Engagement]) -> None:
+        """Send events and wait until every one of them is applied or explained."""
+        headline(f"Streaming in {what} ({self.source.name})")
+        started, sent = time.monotonic(), Counter[str]()
+        for event in events:
+            if isinstance(event, Item):
+                producer.send_item(event)
+                sent["items"] += 1
+            else:
+                producer.send(event)
+                sent["engagements"] += 1
+            if sum(sent.values()) % 20_000 == 0:
+                tell(f"sent {sent['items']:,} items and {sent['engagements']:,} engagements")
+        producer.flush()
+        self.figures.setdefault("sent", Counter()).update(sent)
+        accounted = self._drain()
+        seconds = time.monotonic() - started
+        rate = sent["engagements"] / seconds
+        self.figures.setdefault("engagements_per_s", []).append(round(rate))
+        tell(f"{sent['items']:,} items, {sent['engagements']:,} engagements in {seconds:.1f} s ({rate:,.0f}/s end to end)")
+        tell("in total: " + ", ".join(f"{count:,} {name}" for name, count in accounted.items()))
+
+    def _drain(self) -> dict[str, int]:
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        expected = self.figures["sent"]["engagements"]
+        while time.monotonic() < deadline:
+            self.supervisor.watch()
+            report = _read_json(self.stats_file)
+            counts = {name: int(report.get(name, 0)) for name in ("applied", "duplicates", "dead_letters")}
+            if sum(counts.values()) >= expected:
+                self.figures["stream"] = counts
+                return counts
+            time.sleep(0.1)
+        raise ServiceUnavailable(f"the stream did not finish {expected} engagements in {DRAIN_TIMEOUT_S:.0f} s")
+
+    def train(self, what: str) -> dict[str, Any]:
+        """Train on the log so far, publish, build, verify, promote; return the run record."""
+        headline(f"Training: {what}")
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater", "train", "--once", "--json"],
+            env={**os.environ, **self.supervisor.environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=TRAIN_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServiceUnavailable(f"the trainer ended with exit code {done.returncode}; its message is above")
+        record: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        seconds = time.monotonic() - started
+        self.figures.setdefault("refreshes", []).append({"seconds": round(seconds, 1), **record})
+        tell(f"bundle {record.get('version')} trained, verified and promoted in {seconds:.1f} s")
+        for name, value in sorted(record.get("metrics", {}).items()):
+            tell(f"  {name} = {value:.3f}")
+        return record
+
+    def show_candidates(self) -> None:
+        """Print what a few users would be notified about, in two topics."""
+        headline("Candidates")
+        client = HeadwaterClient(self.settings.serving_url)
+        for topic in self.source.topics[:2]:
+            for user_id in self.source.users[:3]:
+                answer = client.candidates(user_id, topic, k=5)
+                shown = "  ".join(f"{each.item_id} ({each.score:.2f})" for each in answer.candidates)
+                tell(f"topic {topic}, user {user_id}: {shown}")
+
+    def publish_new_items(self, producer: EngagementProducer) -> None:
+        """Publish brand-new items and time how long each takes to be retrievable."""
+        headline("A brand-new item")
+        client, waits_ms = HeadwaterClient(self.settings.serving_url), []
+        topic, user_id = self.source.topics[0], self.source.users[0]
+        for _ in range(NEW_ITEMS):
+            item_id = f"brand-new-{uuid.uuid4().hex[:8]}"
+            producer.send_item(Item(item_id=item_id, topics=(topic,), published_at=self.source.now_ms))
+            producer.flush()
+            started = time.perf_counter()
+            while item_id not in {each.item_id for each in client.candidates(user_id, topic, k=1000).candidates}:
+                if time.perf_counter() - started > READY_TIMEOUT_S:
+                    raise ServiceUnavailable(f"{item_id} did not become retrievable")
+                time.sleep(POLL_S)
+            waits_ms.append((time.perf_counter() - started) * 1000)
+        self.figures["item_retrievable_ms"] = {"median": round(statistics.median(waits_ms), 1), "max": round(max(waits_ms), 1)}
+        tell(f"retrievable after {statistics.median(waits_ms):.0f} ms in the median of {NEW_ITEMS}, {max(waits_ms):.0f} ms at most")
+
+    def notify(self) -> None:
+        """Run one topic's notification job for many users."""
+        users = [user_id for user_id, _ in zip(_cycled(self.source.users), range(NOTIFIED_USERS), strict=False)]
+        headline(f"A notification job: topic {self.source.topics[0]}, {len(users):,} users")
+        started = time.perf_counter()
+        lists = list(HeadwaterClient(self.settings.serving_url).notify(users, self.source.topics[0], k=20))
+        seconds = time.perf_counter() - started
+        self.figures["notification_lists_per_s"] = round(len(lists) / seconds)
+        tell(f"{len(lists):,} lists of up to 20 in {seconds:.2f} s ({len(lists) / seconds:,.0f} lists/s)")
+
+    def promote_under_queries(self) -> None:
+        """Train and promote a second generation while queries run; count failures and mixed answers."""
+        load = QueryLoad(self.settings.serving_url, self.source.users, self.source.topics)
+        with load:
+            before = self.figures["refreshes"][-1]["version"]
+            after = self.train("second model, under queries")["version"]
+            load.wait_for(after)
+        unexpected = sum(count for version, count in load.versions.items() if version not in (before, after))
+        self.figures["swap"] = {
+            "queries": sum(load.versions.values()),
+            "failed": load.failed,
+            "unexpected_version": unexpected,
+            "p50_ms": round(statistics.median(load.latencies_ms), 2),
+            "p99_ms": round(statistics.quantiles(load.latencies_ms, n=100)[98], 2),
+        }
+        tell("{queries:,} queries meanwhile, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms".format(**self.figures["swap"]))
+
+
+class QueryLoad:
+    """Queries the server from a thread and keeps count; a context manager."""
+
+    def __init__(self, url: str, users: list[str], topics: list[str]) -> None:
+        self._url, self._users, self._topics = url, users, topics
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.versions: Counter[str] = Counter()
+        self.latencies_ms: list[float] = []
+        self.failed = 0
+
+    def _run(self) -> None:
+        client, number = HeadwaterClient(self._url), 0
+        while not self._stop.is_set():
+            number += 1
+            started = time.perf_counter()
+            try:
+                answer = client.candidates(
+                    self._users[number % len(self._users)], self._topics[number % len(self._topics)], k=20
+                )
+            except (HeadwaterError, httpx.HTTPError):
+                self.failed += 1
+                continue
+            self.latencies_ms.append((time.perf_counter() - started) * 1000)
+            self.versions[answer.bundle_version] += 1
+
+    def wait_for(self, version: str) -> None:
+        """Return when an answer named `version`."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not self.versions[version]:
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(f"no answer names {version}")
+            time.sleep(0.05)
+
+    def __enter__(self) -> "QueryLoad":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+
+def _cycled(values: list[str]) -> Iterator[str]:
+    while True:
+        yield from islice(values, len(values))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return document
+
+
+def headline(text: str) -> None:
+    """Begin a chapter."""
+    click.secho(f"\n== {text}", bold=True)
+
+
+def tell(text: str) -> None:
+    """Print one line of the story."""
+    click.echo(f"   {text}")
+
+
+def wait_until_up(settings: Settings, supervisor: Supervisor) -> None:
+    """Return when the server answers.
+
+    Raises:
+        ServiceUnavailable: it does not within two minutes.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        supervisor.watch()
+        try:
+            if httpx.get(f"{settings.serving_url}/health/live", timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise ServiceUnavailable(f"the server at {settings.serving_url} did not come up; see the log")

@@ -1,0 +1,145 @@
+"""`headwater replay`: feed data files into Kafka, in event-time order, at a chosen speed."""
+
+import heapq
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from headwater.datafiles import read_engagement_events, read_item_events
+from headwater.errors import UsageError
+from headwater.events import Engagement, Item, epoch_ms
+from headwater.producer import EngagementProducer
+from headwater.settings import read_settings
+
+REPORT_EVERY_S = 1.0
+SLEEP_AHEAD_S = 0.005
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay sent."""
+
+    items: int = 0
+    engagements: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    seconds: float = 0.0
+
+
+def in_event_time(items: Iterable[Item], engagements: Iterable[Engagement]) -> Iterator[Item | Engagement]:
+    """Yield items and engagements merged by time; an item comes before an engagement of the same instant.
+
+    Args:
+        items, engagements: Each in order of time.
+    """
+    return heapq.merge(items, engagements, key=_order)
+
+
+def _order(event: Item | Engagement) -> tuple[int, bool]:
+    if isinstance(event, Item):
+        return event.published_at, False
+    return event.occurred_at, True
+
+
+def replay_events(
+    producer: EngagementProducer, events: Iterable[Item | Engagement], speed: float | None = None
+) -> Iterator[Replayed]:
+    """Send events, yielding the running totals about once a second and at the end.
+
+    Args:
+        producer: Where to.
+        events: In order of time.
+        speed: Seconds of event time a second; None is as fast as it goes.
+
+    Raises:
+        DeliveryFailed: the broker did not take some of them.
+    """
+    totals = Replayed()
+    started = reported = time.monotonic()
+    for event in events:
+        at_ms = _order(event)[0]
+        if speed is not None and isinstance(event, Engagement):
+            totals.first_ms = totals.first_ms or at_ms
+            _sleep_until(started + (at_ms - totals.first_ms) / 1000 / speed)
+        if isinstance(event, Item):
+            producer.send_item(event)
+            totals.items += 1
+        else:
+            producer.send(event)
+            totals.engagements += 1
+            totals.last_ms = at_ms
+        if time.monotonic() - reported >= REPORT_EVERY_S:
+            reported = time.monotonic()
+            totals.seconds = reported - started
+            yield totals
+    producer.flush()
+    totals.seconds = time.monotonic() - started
+    yield totals
+
+
+def _sleep_until(moment: float) -> None:
+    ahead = moment - time.monotonic()
+    if ahead > SLEEP_AHEAD_S:
+        time.sleep(ahead)
+
+
+def parse_speed(text: str) -> float | None:
+    """Return seconds of event time a second from `60x`, `1` or `max` (None).
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if text == "max":
+        return None
+    try:
+        speed = float(text.removesuffix("x"))
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise UsageError(f"--speed {text!r}: give a positive factor such as 1x or 600x, or max")
+    return speed
+
+
+def parse_instant(option: str, text: str | None) -> int | None:
+    """Return epoch ms of an ISO 8601 time, read as UTC where it names no offset.
+
+    Raises:
+        UsageError: it is not a time.
+    """
+    if text is None:
+        return None
+    for candidate in (text, f"{text}+00:00", f"{text}T00:00:00+00:00"):
+        try:
+            return epoch_ms(candidate)
+        except ValueError:
+            continue
+    raise UsageError(f"{option} {text!r}: give an ISO 8601 time such as 2017-10-09T12:00:00Z")
+
+
+@click.command()
+@click.option("--engagements", required=True, type=click.Path(path_type=Path), help="Parquet, CSV or JSONL.")
+@click.option("--items", type=click.Path(path_type=Path), help="Parquet, CSV or JSONL.")
+@click.option("--speed", default="max", show_default=True, help="Event time over wall time, e.g. 60x, or max.")
+@click.option("--from", "from_", metavar="TIME", help="Only engagements from this ISO 8601 time on.")
+@click.option("--until", metavar="TIME", help="Only engagements and items before this ISO 8601 time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+def replay(
+    engagements: Path, items: Path | None, speed: str, from_: str | None, until: str | None, as_json: bool
+) -> None:
+    """Feed data files into Kafka, in event-time order, at a chosen speed."""
+    factor = parse_speed(speed)
+    from_ms, until_ms = parse_instant("--from", from_), parse_instant("--until", until)
+    published = read_item_events(items, until_ms=until_ms) if items else iter(())
+    happened = read_engagement_events(engagements, from_ms=from_ms, until_ms=until_ms)
+    with EngagementProducer(read_settings()) as producer:
+        totals = Replayed()
+        for totals in replay_events(producer, in_event_time(published, happened), factor):
+            if not as_json:
+                rate = totals.engagements / max(totals.seconds, 1e-9)
+                click.echo(f"{totals.items} items, {totals.engagements} engagements, {rate:,.0f} a second", err=True)
+    if as_json:
+        click.echo(json.dumps({"items": totals.items, "engagements": totals.engagements, "seconds": totals.seconds}))
