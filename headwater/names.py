@@ -78,3 +78,14 @@ class Names:
 
     def alias(self) -> str:
         return self._key("alias")
+
+    def stream_group(self) -> str:
+        """Kafka consumer group of the stream workers."""
+        return self.topic("headwater-streams")
+
+    def serving_group(self, instance: str) -> str:
+        """Kafka consumer group of one server; each follows everything."""
+        return self.topic(f"headwater-serving-{instance}")
+
+    def rebuild_lock(self, version: str) -> str:
+        return self._key("rebuild", version)

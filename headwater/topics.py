@@ -1,0 +1,63 @@
+"""Kafka topics of an installation: created before anything consumes them."""
+
+import time
+
+from kafka import KafkaConsumer
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from headwater.errors import ServiceUnavailable
+from headwater.names import COMPACTED_TOPICS, TOPICS
+from headwater.settings import Settings
+
+APPEAR_TIMEOUT_S = 15.0
+
+
+def ensure_topics(settings: Settings, partitions: int = 4) -> None:
+    """Create the topics that are missing; existing ones stay as they are.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer, or refuses.
+    """
+    try:
+        missing = _missing(settings)
+        if missing:
+            _create(settings, missing, partitions)
+        deadline = time.monotonic() + APPEAR_TIMEOUT_S
+        while missing := _missing(settings):
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(f"Kafka topics did not appear: {', '.join(missing)}")
+            time.sleep(0.1)
+    except (KafkaError, ValueError) as error:
+        raise unreachable(settings, error) from None
+
+
+def _missing(settings: Settings) -> list[str]:
+    consumer = KafkaConsumer(**settings.kafka_options())
+    try:
+        present = consumer.topics()
+    finally:
+        consumer.close()
+    return [name for name in TOPICS if settings.names.topic(name) not in present]
+
+
+def _create(settings: Settings, names: list[str], partitions: int) -> None:
+    admin = KafkaAdminClient(**settings.kafka_options())
+    try:
+        for name in names:
+            configs = {"cleanup.policy": "compact"} if name in COMPACTED_TOPICS else {}
+            topic = NewTopic(settings.names.topic(name), partitions, -1, topic_configs=configs)
+            try:
+                admin.create_topics([topic])
+            except TopicAlreadyExistsError:
+                continue
+    finally:
+        admin.close()
+
+
+def unreachable(settings: Settings, error: Exception) -> ServiceUnavailable:
+    """Return the error that names the address and what to do."""
+    return ServiceUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} cannot be used: {type(error).__name__} {error}; "
+        "check HEADWATER_KAFKA_BOOTSTRAP_SERVERS and that it runs"
+    )

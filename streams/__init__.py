@@ -1,0 +1,1 @@
+"""Faust agents: engagements into features, items into embeddings."""

@@ -1,0 +1,55 @@
+"""The Faust app: raw bytes in and out, offsets committed only for what is stored."""
+
+import logging
+import ssl
+from typing import Any
+
+import faust
+
+from headwater.settings import Settings
+
+SESSION_TIMEOUT_S = 10.0
+HEARTBEAT_S = 3.0
+COMMIT_INTERVAL_S = 0.5
+
+
+def make_app(settings: Settings, group: str) -> faust.App:
+    """Return a Faust app in a consumer group, without tables, web server or topics of its own.
+
+    Args:
+        settings: Where Kafka is.
+        group: Kafka consumer group, and the app's id.
+    """
+    logging.getLogger("faust").setLevel(logging.WARNING)
+    logging.getLogger("mode").setLevel(logging.WARNING)
+    return faust.App(
+        group,
+        broker=[f"kafka://{address}" for address in settings.kafka_bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
+        broker_session_timeout=SESSION_TIMEOUT_S,
+        broker_heartbeat_interval=HEARTBEAT_S,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_check_crcs=False,
+        consumer_auto_offset_reset="earliest",
+        key_serializer="raw",
+        value_serializer="raw",
+        producer_acks=-1,
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        autodiscover=False,
+    )
+
+
+def _credentials(settings: Settings) -> Any:
+    protocol = settings.kafka_security_protocol
+    context = ssl.create_default_context() if protocol.endswith("SSL") else None
+    if settings.kafka_sasl_mechanism and settings.kafka_sasl_password:
+        return faust.SASLCredentials(
+            mechanism=settings.kafka_sasl_mechanism,
+            username=settings.kafka_sasl_username,
+            password=settings.kafka_sasl_password.get_secret_value(),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context else None

@@ -1,0 +1,120 @@
+"""Engagements into user records and item activity, each exactly once in effect."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headwater.activity import ItemActivity, encode_activity_frame
+from headwater.dead_letter import DeadLetter
+from headwater.errors import InvalidEvent
+from headwater.events import Engagement
+from headwater.names import ITEM_ACTIVITY
+from headwater.stores import FeatureStore, FeatureWrites
+from headwater.user_record import Outcome, UserRecord
+from headwater.wire import decode
+from streams.publisher import Publisher, dead_letter_record
+from streams.record import Outgoing, Record
+from streams.report import Report
+
+Accepted = tuple[Record, Engagement, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class EngagementFold:
+    """Applies batches of `engagements` records.
+
+    Attributes:
+        now_ms: The wall clock.
+        max_future_ms: Engagements further ahead of it are refused.
+    """
+
+    store: FeatureStore
+    publisher: Publisher
+    report: Report
+    now_ms: Callable[[], int]
+    max_future_ms: int
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Fold, store, publish; the caller commits offsets after this returns.
+
+        Raises:
+            RedisError, PublishFailed: nothing is lost, the same batch can be applied again.
+        """
+        # 1. Decode; what cannot be read becomes a dead letter.
+        decoded, letters = self._decode(records)
+        # 2. Read what the batch touches; an unknown item makes a dead letter.
+        accepted, unknown = await self._accept(decoded)
+        letters += unknown
+        # 3. Fold. An offset applied before a crash changes neither the user nor the item.
+        writes, outcomes = await self._fold(accepted)
+        # 4. Store all of it at once.
+        await self.store.commit(writes)
+        # 5. Tell: activity frames replace each other by offset, so repeating them is harmless.
+        await self.publisher.publish([*map(dead_letter_record, letters), *_frames(writes)])
+        self._count(outcomes, letters)
+
+    def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
+        latest_ms = self.now_ms() + self.max_future_ms
+        decoded: list[tuple[Record, Engagement]] = []
+        letters = []
+        for record in records:
+            try:
+                engagement = decode(Engagement, record.value, record.headers)
+                if engagement.occurred_at > latest_ms:
+                    raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")
+                if record.key is not None and record.key != engagement.user_id.encode():
+                    raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
+            except InvalidEvent as error:
+                letters.append(record.rejected(error))
+            else:
+                decoded.append((record, engagement))
+        return decoded, letters
+
+    async def _accept(self, decoded: list[tuple[Record, Engagement]]) -> tuple[list[Accepted], list[DeadLetter]]:
+        item_ids = list({engagement.item_id for _, engagement in decoded})
+        found = zip(item_ids, await self.store.items(item_ids), strict=True)
+        topics = {item_id: stored.item.topics for item_id, stored in found if stored is not None}
+        accepted: list[Accepted] = []
+        letters = []
+        for record, engagement in decoded:
+            if engagement.item_id in topics:
+                accepted.append((record, engagement, topics[engagement.item_id]))
+            else:
+                error = InvalidEvent("unknown-item", f"the catalogue holds no item {engagement.item_id!r}")
+                letters.append(record.rejected(error))
+        return accepted, letters
+
+    async def _fold(self, accepted: list[Accepted]) -> tuple[FeatureWrites, list[Outcome]]:
+        user_ids = list({engagement.user_id for _, engagement, _ in accepted})
+        keys = list({(record.partition, engagement.item_id) for record, engagement, _ in accepted})
+        users = dict(zip(user_ids, await self.store.users(user_ids), strict=True))
+        activities = dict(zip(keys, await self.store.activities(keys), strict=True))
+        writes, outcomes = FeatureWrites(), []
+        for record, engagement, topics in accepted:
+            user = users[engagement.user_id] or UserRecord()
+            user, outcome = user.apply(engagement, topics, record.partition, record.offset)
+            users[engagement.user_id] = writes.users[engagement.user_id] = user
+            key = (record.partition, engagement.item_id)
+            if outcome is Outcome.APPLIED:
+                activity = (activities[key] or ItemActivity()).apply(engagement.occurred_at, record.offset)
+                activities[key] = activity
+            if (current := activities[key]) is not None:
+                writes.activities[key] = current
+            outcomes.append(outcome)
+        return writes, outcomes
+
+    def _count(self, outcomes: list[Outcome], letters: list[DeadLetter]) -> None:
+        self.report.applied += outcomes.count(Outcome.APPLIED)
+        self.report.duplicates += outcomes.count(Outcome.DUPLICATE)
+        self.report.repeated += outcomes.count(Outcome.REPEATED)
+        self.report.dead_letters += len(letters)
+        self.report.reject(letters)
+
+
+def _frames(writes: FeatureWrites) -> list[Outgoing]:
+    by_partition: dict[int, list[tuple[str, ItemActivity]]] = {}
+    for (partition, item_id), activity in writes.activities.items():
+        by_partition.setdefault(partition, []).append((item_id, activity))
+    return [
+        Outgoing(ITEM_ACTIVITY, str(partition).encode(), encode_activity_frame(activities))
+        for partition, activities in by_partition.items()
+    ]

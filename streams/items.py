@@ -1,0 +1,80 @@
+"""Items into the catalogue and, through the item tower, into `item-embeddings`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headwater.dead_letter import DeadLetter
+from headwater.errors import InvalidEvent
+from headwater.events import Item
+from headwater.stores import FeatureStore, FeatureWrites
+from headwater.stores.protocol import StoredItem
+from headwater.wire import decode
+from streams.embedder import Embedder
+from streams.publisher import Publisher, dead_letter_record
+from streams.record import Record
+from streams.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class ItemIntake:
+    """Applies batches of `items` records; a null value is a tombstone."""
+
+    store: FeatureStore
+    publisher: Publisher
+    report: Report
+    embedder: Embedder
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Validate, store, embed, publish; the caller commits offsets after this returns."""
+        # 1. Decode. Within a batch the last record of an item counts.
+        changes, letters = _decode(records)
+        # 2. Leave out what is older than the catalogue's entry.
+        writes = await self._fenced(changes)
+        # 3. Store, so that engagements with these items are known from here on.
+        await self.store.commit(writes)
+        # 4. Embed and publish. A crash before the commit of offsets repeats this with the same result.
+        fresh = [stored.item for stored in writes.items.values() if stored is not None]
+        gone = [item_id for item_id, stored in writes.items.items() if stored is None]
+        embeddings = self.embedder.embed(fresh)
+        outgoing = [*map(dead_letter_record, letters), *embeddings, *self.embedder.tombstones(gone)]
+        await self.publisher.publish(outgoing)
+        self.report.items += len(writes.items)
+        self.report.embedded += len(embeddings)
+        self.report.reject(letters)
+
+    async def _fenced(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
+        writes = FeatureWrites()
+        current = await self.store.items(list(changes))
+        for (item_id, (record, item)), stored in zip(changes.items(), current, strict=True):
+            if stored is not None and stored.partition == record.partition and stored.offset > record.offset:
+                continue
+            writes.items[item_id] = None if item is None else StoredItem(item, record.partition, record.offset)
+        return writes
+
+
+def _decode(records: Sequence[Record]) -> tuple[dict[str, tuple[Record, Item | None]], list[DeadLetter]]:
+    changes: dict[str, tuple[Record, Item | None]] = {}
+    letters = []
+    for record in records:
+        try:
+            if record.value is None:
+                changes[_tombstone_id(record)] = (record, None)
+                continue
+            item = decode(Item, record.value, record.headers)
+            if record.key is not None and record.key != item.item_id.encode():
+                raise InvalidEvent("wrong-key", "the key must be the item_id, or the log cannot be compacted")
+            changes[item.item_id] = (record, item)
+        except InvalidEvent as error:
+            letters.append(record.rejected(error))
+    return changes, letters
+
+
+def _tombstone_id(record: Record) -> str:
+    try:
+        return (record.key or b"").decode() or _no_key()
+    except UnicodeDecodeError:
+        raise InvalidEvent("invalid", "a tombstone's key must be an item_id in UTF-8") from None
+
+
+def _no_key() -> str:
+    raise InvalidEvent("empty", "a record without key and value says nothing")

@@ -1,0 +1,41 @@
+"""A Kafka record as the agents' plain functions see it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.dead_letter import DeadLetter
+from headwater.errors import InvalidEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One consumed record."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    @classmethod
+    def of(cls, event: Any) -> "Record":
+        """Return the record of a Faust event."""
+        message = event.message
+        headers = message.headers or ()
+        pairs = headers.items() if isinstance(headers, dict) else headers
+        return cls(message.topic, message.partition, message.offset, message.key, message.value, tuple(pairs))
+
+    def rejected(self, error: InvalidEvent) -> DeadLetter:
+        """Return this record as a dead letter."""
+        return DeadLetter.of(self.topic, self.partition, self.offset, self.key, self.value, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to append."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()

@@ -1,0 +1,84 @@
+"""A stream worker: which agent reads which topic, and what it does with it."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import faust
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+
+from headwater.generations import Generations
+from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
+from headwater.settings import Settings
+from headwater.stores import RedisFeatureStore
+from streams.app import make_app
+from streams.batches import Apply, in_batches
+from streams.deliveries import DeliveryFold
+from streams.embedder import Embedder
+from streams.engagements import EngagementFold
+from streams.items import ItemIntake
+from streams.publisher import FaustPublisher
+from streams.rebuild import Rebuild
+from streams.report import Report
+
+REFRESH_S = 1.0
+LOG_EVERY_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def now_ms() -> int:
+    """Return the wall clock in epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+def make_worker(settings: Settings, report: Report, stats_file: Path | None = None) -> faust.App:
+    """Return the Faust app of a stream worker.
+
+    Args:
+        settings: The installation.
+        report: Counts what is done.
+        stats_file: Where to write the report as JSON every second.
+    """
+    app = make_app(settings, settings.names.stream_group())
+    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    store = RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    publisher = FaustPublisher(app, settings.names)
+    generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
+    embedder = Embedder(generations, settings.model_dir)
+    engagements = EngagementFold(store, publisher, report, now_ms, settings.max_future_s * 1000)
+    items = ItemIntake(store, publisher, report, embedder)
+    deliveries = DeliveryFold(store, publisher, report)
+    rebuild = Rebuild(redis, settings.names, store, publisher, embedder)
+
+    for name, apply in ((ENGAGEMENTS, engagements.apply), (ITEMS, items.apply), (DELIVERIES, deliveries.apply)):
+        _attach(app, settings.names.topic(name), name, apply)
+
+    @app.task
+    async def keep_generations() -> None:
+        while not app.should_stop:
+            await embedder.refresh()
+            await rebuild.run_pending()
+            await app.sleep(REFRESH_S)
+
+    @app.task
+    async def tell() -> None:
+        told, told_at = "", time.monotonic()
+        while not app.should_stop:
+            await app.sleep(REFRESH_S / 4)
+            if stats_file is not None:
+                await asyncio.to_thread(report.write, stats_file)
+            if time.monotonic() - told_at >= LOG_EVERY_S and report.line() != told:
+                told, told_at = report.line(), time.monotonic()
+                log.info(told)
+
+    return app
+
+
+def _attach(app: faust.App, topic: str, name: str, apply: Apply) -> None:
+    async def agent(stream: object) -> None:
+        await in_batches(stream, apply)
+
+    app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{name}")(agent)
