@@ -87,5 +87,9 @@ class Names:
         """Kafka consumer group of one server; each follows everything."""
         return self.topic(f"headwater-serving-{instance}")
 
+    def responder_group(self) -> str:
+        """Kafka consumer group in which servers share candidate requests."""
+        return self.topic("headwater-responders")
+
     def rebuild_lock(self, version: str) -> str:
         return self._key("rebuild", version)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import faust
 from kafka.errors import KafkaError as SyncKafkaError
 from redis import RedisError
 
@@ -19,6 +20,15 @@ RETRIED = (RedisError, PublishFailed, SyncKafkaError, OSError)
 Apply = Callable[[list[Record]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
+
+
+def attach(app: faust.App, topic: str, apply: Apply) -> None:
+    """Add the agent that feeds `apply` with the records of `topic`."""
+
+    async def agent(stream: Any) -> None:
+        await in_batches(stream, apply)
+
+    app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{topic}")(agent)
 
 
 async def in_batches(stream: Any, apply: Apply) -> None:

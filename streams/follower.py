@@ -1,23 +1,19 @@
 """What a server follows: item embeddings and item activity, every partition of both."""
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS
+from headwater.names import CANDIDATE_REQUESTS, ITEM_ACTIVITY, ITEM_EMBEDDINGS
 from headwater.settings import Settings
 from streams.app import make_app
-from streams.batches import in_batches
-from streams.record import Record
+from streams.batches import Apply, attach
+from streams.publisher import FaustPublisher, Publisher
 
 Offsets = Mapping[str, Mapping[int, int]]
-Callback = Callable[[list[Record]], Awaitable[None]]
-
-log = logging.getLogger(__name__)
 
 
 def end_offsets(settings: Settings) -> dict[str, dict[int, int]]:
@@ -52,25 +48,27 @@ def set_start(settings: Settings, group: str, start: Offsets) -> None:
         consumer.close()
 
 
-def make_follower(
-    settings: Settings, instance: str, on_embeddings: Callback, on_activity: Callback, extra: Mapping[str, Callback]
-) -> faust.App:
+def make_follower(settings: Settings, instance: str, on_embeddings: Apply, on_activity: Apply) -> faust.App:
     """Return the Faust app a server hosts in its own event loop.
 
     Args:
         settings: The installation.
         instance: Name of the server; its group has no other member, so it reads all partitions.
         on_embeddings, on_activity: Get batches of records in partition order.
-        extra: More topics to consume: name to callback.
     """
     app = make_app(settings, settings.names.serving_group(instance))
-    for name, callback in {ITEM_EMBEDDINGS: on_embeddings, ITEM_ACTIVITY: on_activity, **extra}.items():
-        _attach(app, settings.names.topic(name), name, callback)
+    attach(app, settings.names.topic(ITEM_EMBEDDINGS), on_embeddings)
+    attach(app, settings.names.topic(ITEM_ACTIVITY), on_activity)
     return app
 
 
-def _attach(app: faust.App, topic: str, name: str, callback: Callback) -> None:
-    async def agent(stream: Any) -> None:
-        await in_batches(stream, callback)
+def make_responder(settings: Settings, respond: Callable[[Publisher], Apply]) -> faust.App:
+    """Return the Faust app that answers `candidate-requests`; all servers share its group.
 
-    app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{name}")(agent)
+    Args:
+        settings: The installation.
+        respond: Given where to publish, returns what answers a batch of requests.
+    """
+    app = make_app(settings, settings.names.responder_group())
+    attach(app, settings.names.topic(CANDIDATE_REQUESTS), respond(FaustPublisher(app, settings.names)))
+    return app

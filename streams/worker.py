@@ -14,7 +14,7 @@ from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
 from streams.app import make_app
-from streams.batches import Apply, in_batches
+from streams.batches import attach
 from streams.deliveries import DeliveryFold
 from streams.embedder import Embedder
 from streams.engagements import EngagementFold
@@ -54,7 +54,7 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     rebuild = Rebuild(redis, settings.names, store, publisher, embedder)
 
     for name, apply in ((ENGAGEMENTS, engagements.apply), (ITEMS, items.apply), (DELIVERIES, deliveries.apply)):
-        _attach(app, settings.names.topic(name), name, apply)
+        attach(app, settings.names.topic(name), apply)
 
     @app.task
     async def keep_generations() -> None:
@@ -75,10 +75,3 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
                 log.info(told)
 
     return app
-
-
-def _attach(app: faust.App, topic: str, name: str, apply: Apply) -> None:
-    async def agent(stream: object) -> None:
-        await in_batches(stream, apply)
-
-    app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{name}")(agent)
