@@ -1,11 +1,8 @@
 """Model bundles: what the trainer publishes and the server checks before it serves."""
 
-import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from headwater.durable import digest, publish_directory
 from headwater.errors import BundleNotFound, BundleRefused
 from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, MANIFEST_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    import onnxruntime
+    pass
 
 GOLDEN_TOLERANCE = 1e-4
 FILES = (USER_TOWER_FILE, ITEM_TOWER_FILE, VOCABULARY_FILE, GOLDEN_FILE)
@@ -152,12 +150,8 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     for name in FILES:
         if not (path / name).is_file():
             raise BundleRefused(f"{path.name}: {name} is missing")
-        if manifest.files.get(name) != _digest(path / name):
+        if manifest.files.get(name) != digest(path / name):
             raise BundleRefused(f"{path.name}: {name} is not the file that was published (sha256 differs)")
-
-
-def _digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def publish_bundle(staging: Path, repository: Path, manifest: Manifest) -> Path:
@@ -167,22 +161,11 @@ def publish_bundle(staging: Path, repository: Path, manifest: Manifest) -> Path:
         The bundle's directory in the model repository.
     """
     # 1. Complete the manifest. 2. Make every byte durable. 3. Rename: only now can a reader see it.
-    complete = manifest.model_copy(update={"files": {name: _digest(staging / name) for name in FILES}})
+    complete = manifest.model_copy(update={"files": {name: digest(staging / name) for name in FILES}})
     (staging / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2), encoding="utf-8")
-    for path in (*staging.iterdir(), staging):
-        _fsync(path)
     target = repository / manifest.version
-    staging.rename(target)
-    _fsync(repository)
+    publish_directory(staging, target)
     return target
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def bundle_versions(repository: Path) -> Iterator[str]:

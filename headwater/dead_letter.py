@@ -50,9 +50,7 @@ class DeadLetter:
         ]
 
     @classmethod
-    def from_record(
-        cls, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]
-    ) -> "DeadLetter":
+    def from_record(cls, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> "DeadLetter":
         """Return the dead letter a record of `dead-letters` carries; missing headers read as unknown."""
         text = {name: raw.decode(errors="replace") for name, raw in headers or ()}
         return cls(

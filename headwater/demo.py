@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,12 +19,12 @@ import click
 import httpx
 
 from headwater.client import HeadwaterClient
-from headwater.demo_source import DemoSource, news_source, simulated_source
+from headwater.demo_source import DemoSource
 from headwater.errors import HeadwaterError, ServiceUnavailable
 from headwater.events import Engagement, Item
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings
-from headwater.supervisor import Supervisor, run_until_signal, start_parts, start_services
+from headwater.supervisor import Supervisor
 
 READY_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 180.0
@@ -75,7 +74,9 @@ class Demo:
         seconds = time.monotonic() - started
         rate = sent["engagements"] / seconds
         self.figures.setdefault("engagements_per_s", []).append(round(rate))
-        tell(f"{sent['items']:,} items, {sent['engagements']:,} engagements in {seconds:.1f} s ({rate:,.0f}/s end to end)")
+        tell(
+            f"{sent['items']:,} items, {sent['engagements']:,} engagements in {seconds:.1f} s ({rate:,.0f}/s end to end)"
+        )
         tell("in total: " + ", ".join(f"{count:,} {name}" for name, count in accounted.items()))
 
     def _drain(self) -> dict[str, int]:
@@ -138,8 +139,13 @@ class Demo:
                     raise ServiceUnavailable(f"{item_id} did not become retrievable")
                 time.sleep(POLL_S)
             waits_ms.append((time.perf_counter() - started) * 1000)
-        self.figures["item_retrievable_ms"] = {"median": round(statistics.median(waits_ms), 1), "max": round(max(waits_ms), 1)}
-        tell(f"retrievable after {statistics.median(waits_ms):.0f} ms in the median of {NEW_ITEMS}, {max(waits_ms):.0f} ms at most")
+        self.figures["item_retrievable_ms"] = {
+            "median": round(statistics.median(waits_ms), 1),
+            "max": round(max(waits_ms), 1),
+        }
+        tell(
+            f"retrievable after {statistics.median(waits_ms):.0f} ms in the median of {NEW_ITEMS}, {max(waits_ms):.0f} ms at most"
+        )
 
     def notify(self) -> None:
         """Run one topic's notification job for many users."""
@@ -166,7 +172,11 @@ class Demo:
             "p50_ms": round(statistics.median(load.latencies_ms), 2),
             "p99_ms": round(statistics.quantiles(load.latencies_ms, n=100)[98], 2),
         }
-        tell("{queries:,} queries meanwhile, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms".format(**self.figures["swap"]))
+        tell(
+            "{queries:,} queries meanwhile, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms".format(
+                **self.figures["swap"]
+            )
+        )
 
 
 class QueryLoad:

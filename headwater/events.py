@@ -112,11 +112,20 @@ class CandidateRequest(_Event):
 
 
 class UserCandidates(_Event):
-    """The answer for one user. Topic `candidates`, key `user_id`; also a line of NDJSON over HTTP."""
+    """The answer for one user. Topic `candidates`, key `user_id`; also a line of NDJSON over HTTP.
+
+    Attributes:
+        bundle_version: The model whose user tower asked.
+        generation: The index generation that answered, of the same version.
+        watermark: Event time of the newest engagement that item activity contains.
+        cold_start: Nothing is known of the user yet.
+    """
 
     user_id: str
-    topic: str
+    topic: str | None
     candidates: tuple[Candidate, ...]
     bundle_version: str
-    request_id: str | None = None
+    generation: str
+    watermark: str | None = None
     cold_start: bool = False
+    request_id: str | None = None

@@ -39,7 +39,7 @@ def list_generations(as_json: bool) -> None:
         alias = rotation.generations.alias()
         registered = {generation.version: generation for generation in rotation.generations.all()}
         versions = sorted({*registered, *rotation.available()})
-    rows = []
+    rows: list[dict[str, Any]] = []
     for version in versions:
         generation = registered.get(version)
         rows.append(
@@ -108,7 +108,11 @@ def promote(version: str, dry_run: bool, as_json: bool) -> None:
         else:
             rotation.promote(version)
     verb = "would become" if dry_run else "is"
-    _say(as_json, {"live": was if dry_run else version, "was": was, "dry_run": dry_run}, f"{version} {verb} live (was {was})")
+    _say(
+        as_json,
+        {"live": was if dry_run else version, "was": was, "dry_run": dry_run},
+        f"{version} {verb} live (was {was})",
+    )
 
 
 @index.command()
@@ -122,7 +126,11 @@ def rollback(dry_run: bool, as_json: bool) -> None:
     if target is None:
         raise UsageError("there is no previous generation to roll back to")
     verb = "would become" if dry_run else "is"
-    _say(as_json, {"live": target, "was": alias.version, "dry_run": dry_run}, f"{target} {verb} live (was {alias.version})")
+    _say(
+        as_json,
+        {"live": target, "was": alias.version, "dry_run": dry_run},
+        f"{target} {verb} live (was {alias.version})",
+    )
 
 
 @index.command()
@@ -134,4 +142,6 @@ def prune(keep: int, dry_run: bool, as_json: bool) -> None:
     with _rotation() as rotation:
         versions = rotation.prunable(keep) if dry_run else rotation.prune(keep)
     verb = "would delete" if dry_run else "deleted"
-    _say(as_json, {"pruned": versions, "dry_run": dry_run}, f"{verb} {len(versions)}: {', '.join(versions) or 'nothing'}")
+    _say(
+        as_json, {"pruned": versions, "dry_run": dry_run}, f"{verb} {len(versions)}: {', '.join(versions) or 'nothing'}"
+    )

@@ -93,3 +93,13 @@ class Names:
 
     def rebuild_lock(self, version: str) -> str:
         return self._key("rebuild", version)
+
+
+METRIC_QUERIES = "headwater_queries"
+METRIC_QUERY_SECONDS = "headwater_query_seconds"
+METRIC_REFUSED = "headwater_refused"
+METRIC_INDEX_ITEMS = "headwater_index_items"
+METRIC_FRESHNESS_SECONDS = "headwater_item_freshness_seconds"
+METRIC_LAG = "headwater_follower_lag_records"
+METRIC_WATERMARK = "headwater_watermark_seconds"
+METRIC_COLLECTED = "headwater_collected"

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
-from pydantic import BaseModel, ValidationError
 
-from headwater.errors import DeliveryFailed, InvalidEvent
+from headwater.errors import DeliveryFailed
 from headwater.events import Delivery, Engagement, Item
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.topics import unreachable
+from headwater.wire import validated
 
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class EngagementProducer:
@@ -52,7 +51,7 @@ class EngagementProducer:
         Raises:
             InvalidEvent: it does not validate; nothing was sent.
         """
-        event = _validated(Engagement, engagement)
+        event = validated(Engagement, engagement)
         self._append(ENGAGEMENTS, event.user_id, event.to_wire())
 
     def send_item(self, item: Item | Mapping[str, Any]) -> None:
@@ -61,7 +60,7 @@ class EngagementProducer:
         Raises:
             InvalidEvent: it does not validate; nothing was sent.
         """
-        event = _validated(Item, item)
+        event = validated(Item, item)
         self._append(ITEMS, event.item_id, event.to_wire())
 
     def delete_item(self, item_id: str) -> None:
@@ -74,7 +73,7 @@ class EngagementProducer:
         Raises:
             InvalidEvent: it does not validate; nothing was sent.
         """
-        event = _validated(Delivery, delivery)
+        event = validated(Delivery, delivery)
         self._append(DELIVERIES, event.user_id, event.to_wire())
 
     def _append(self, topic: str, key: str, value: bytes | None) -> None:
@@ -116,14 +115,3 @@ class EngagementProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _validated(model: type[Model], event: Model | Mapping[str, Any]) -> Model:
-    if isinstance(event, model):
-        return event
-    try:
-        return model.model_validate(event)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or model.__name__
-        raise InvalidEvent("invalid", f"{where}: {first['msg']}") from None

@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
-from redis import ConnectionError as RedisConnectionError
-from redis import Redis
-from redis import TimeoutError as RedisTimeoutError
+from redis import Redis, RedisError
 
 from headwater.bundle import Bundle, bundle_versions, remove_bundle
 from headwater.errors import BundleError, RotationError, ServiceUnavailable
@@ -138,10 +136,19 @@ class Rotation:
 
 
 @contextmanager
-def redis_reachable(settings: Settings) -> Iterator[None]:
-    """Turn a lost Redis into `ServiceUnavailable` that names the address."""
+def redis_reachable(settings: Settings) -> Iterator[Callable[[], None]]:
+    """Turn a lost or refusing Redis into `ServiceUnavailable` that names the address; yields a ping."""
+    url = settings.redis_url.get_secret_value()
     try:
-        yield
-    except (RedisConnectionError, RedisTimeoutError) as error:
-        host = settings.redis_url.get_secret_value().rsplit("@", 1)[-1]
-        raise ServiceUnavailable(f"Redis at {host} cannot be reached: {error}") from None
+        yield lambda: _ping(url)
+    except (RedisError, ValueError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, RedisError) and "Redis URL" not in str(error):
+            raise
+        raise ServiceUnavailable(
+            f"Redis at {url.rsplit('@', 1)[-1]} cannot be used: {error}; check HEADWATER_REDIS_URL and that it runs"
+        ) from None
+
+
+def _ping(url: str) -> None:
+    with Redis.from_url(url, socket_connect_timeout=5) as client:
+        client.ping()

@@ -99,5 +99,3 @@ def read_settings() -> Settings:
         first = error.errors(include_url=False)[0]
         variable = "HEADWATER_" + "_".join(str(part) for part in first["loc"][:1]).upper()
         raise UsageError(f"{variable}={first['input']!r}: {first['msg']}") from None
-
-

@@ -139,7 +139,10 @@ class Supervisor:
         """End every part, the last started first; what does not end in time is killed."""
         running = [part.process for part in reversed(self.parts) if part.process and part.process.poll() is None]
         services = {part.process for part in self.parts if not part.restart}
-        for group in ([each for each in running if each not in services], [each for each in running if each in services]):
+        for group in (
+            [each for each in running if each not in services],
+            [each for each in running if each in services],
+        ):
             for process in group:
                 process.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + STOP_GRACE_S

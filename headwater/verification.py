@@ -33,7 +33,9 @@ class VerificationReport(BaseModel):
         Raises:
             VerificationFailed: naming each failed check.
         """
-        failed = [f"{check.name} is {check.measured}, needs {check.required}" for check in self.checks if not check.passed]
+        failed = [
+            f"{check.name} is {check.measured}, needs {check.required}" for check in self.checks if not check.passed
+        ]
         if failed:
             raise VerificationFailed(f"generation {self.version} falls short: " + "; ".join(failed))
 

@@ -38,6 +38,20 @@ def decode(model: type[Model], value: bytes | None, headers: Headers = ()) -> Mo
         raise InvalidEvent("malformed-json", str(error)) from None
 
 
+def validated(model: type[Model], event: Any) -> Model:
+    """Return an event given as a model or as JSON-like values.
+
+    Raises:
+        InvalidEvent: it does not validate.
+    """
+    if isinstance(event, model):
+        return event
+    try:
+        return model.model_validate(event)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
 def _merged(body: Any, attributes: dict[str, bytes]) -> Any:
     if not isinstance(body, dict):
         return body

@@ -1,6 +1,5 @@
 """The Faust app: raw bytes in and out, offsets committed only for what is stored."""
 
-import logging
 import ssl
 from typing import Any
 
@@ -20,8 +19,6 @@ def make_app(settings: Settings, group: str) -> faust.App:
         settings: Where Kafka is.
         group: Kafka consumer group, and the app's id.
     """
-    logging.getLogger("faust").setLevel(logging.WARNING)
-    logging.getLogger("mode").setLevel(logging.WARNING)
     return faust.App(
         group,
         broker=[f"kafka://{address}" for address in settings.kafka_bootstrap_servers.split(",")],

@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import click
-from redis import Redis, RedisError
 
 from headwater.errors import ServiceUnavailable
+from headwater.logs import set_up_logging
 from headwater.rotation import redis_reachable
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
@@ -16,30 +16,23 @@ from streams.hosting import crashed, running
 from streams.report import Report
 from streams.worker import make_worker
 
-LEVELS = {"crit": "CRITICAL", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG"}
+log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option("--stats-file", type=click.Path(path_type=Path), help="Write the counters here as JSON, four times a second.")
+@click.option(
+    "--stats-file", type=click.Path(path_type=Path), help="Write the counters here as JSON, four times a second."
+)
 def stream(stats_file: Path | None) -> None:
     """Run a stream worker; start several to share the partitions."""
     settings = read_settings()
-    logging.basicConfig(level=LEVELS[settings.log_level], format="%(asctime)s %(levelname)s %(message)s")
-    with redis_reachable(settings):
-        _check_redis(settings)
+    set_up_logging(settings)
+    with redis_reachable(settings) as check:
+        check()
     ensure_topics(settings)
     report = Report()
     asyncio.run(_run(settings, report, stats_file))
-    logging.getLogger(__name__).info("stopped; %s", report.line())
-
-
-def _check_redis(settings: Settings) -> None:
-    try:
-        Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=5).ping()
-    except ValueError as error:
-        raise ServiceUnavailable(f"HEADWATER_REDIS_URL: {error}") from None
-    except RedisError as error:
-        raise ServiceUnavailable(f"Redis refuses: {error}; check HEADWATER_REDIS_URL") from None
+    log.info("stopped; %s", report.line())
 
 
 async def _run(settings: Settings, report: Report, stats_file: Path | None) -> None:
@@ -48,7 +41,7 @@ async def _run(settings: Settings, report: Report, stats_file: Path | None) -> N
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app = make_worker(settings, report, stats_file)
     async with running(app):
-        logging.getLogger(__name__).info("stream worker runs in group %s", app.conf.id)
+        log.info("stream worker runs in group %s", app.conf.id)
         ending = {asyncio.create_task(stop.wait()), asyncio.create_task(crashed(app))}
         done, pending = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

@@ -62,7 +62,9 @@ class EngagementFold:
                 if engagement.occurred_at > latest_ms:
                     raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")
                 if record.key is not None and record.key != engagement.user_id.encode():
-                    raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
+                    raise InvalidEvent(
+                        "wrong-key", "the key must be the user_id, so that one partition has all of a user"
+                    )
             except InvalidEvent as error:
                 letters.append(record.rejected(error))
             else:

@@ -30,8 +30,12 @@ def _ends(consumer: Any, topic: str) -> dict[int, int]:
     return {partition.partition: offset for partition, offset in consumer.end_offsets(partitions).items()}
 
 
-def set_start(settings: Settings, group: str, start: Offsets) -> None:
-    """Make the group begin at `start`: its committed offsets are set while nobody is in it."""
+def set_start(settings: Settings, group: str, start: Offsets) -> dict[int, int]:
+    """Make the group begin at `start`: its committed offsets are set while nobody is in it.
+
+    Returns:
+        Where `item-embeddings` begins: partition to offset, later than asked for where the log was cut.
+    """
     consumer = KafkaConsumer(**settings.kafka_options(), group_id=group, enable_auto_commit=False)
     try:
         committing = {}
@@ -44,6 +48,12 @@ def set_start(settings: Settings, group: str, start: Offsets) -> None:
                 committing[partition] = OffsetAndMetadata(offset, "", -1)
         consumer.assign(list(committing))
         consumer.commit(committing)
+        embeddings = settings.names.topic(ITEM_EMBEDDINGS)
+        return {
+            partition.partition: committed.offset
+            for partition, committed in committing.items()
+            if partition.topic == embeddings
+        }
     finally:
         consumer.close()
 

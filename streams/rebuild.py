@@ -86,7 +86,9 @@ class Rebuild:
         """
         item_ids = [stored.item.item_id for stored in published]
         current = await self.store.items(item_ids)
-        changed = [now.item for before, now in zip(published, current, strict=True) if now is not None and now != before]
+        changed = [
+            now.item for before, now in zip(published, current, strict=True) if now is not None and now != before
+        ]
         gone = [item_id for item_id, now in zip(item_ids, current, strict=True) if now is None]
         corrections = self.embedder.embed(changed, [version]) + self.embedder.tombstones(gone)
         if corrections:

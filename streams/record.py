@@ -17,6 +17,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    appended_ms: int = 0
 
     @classmethod
     def of(cls, event: Any) -> "Record":
@@ -24,7 +25,10 @@ class Record:
         message = event.message
         headers = message.headers or ()
         pairs = headers.items() if isinstance(headers, dict) else headers
-        return cls(message.topic, message.partition, message.offset, message.key, message.value, tuple(pairs))
+        appended_ms = int(message.timestamp * 1000) if message.timestamp else 0
+        return cls(
+            message.topic, message.partition, message.offset, message.key, message.value, tuple(pairs), appended_ms
+        )
 
     def rejected(self, error: InvalidEvent) -> DeadLetter:
         """Return this record as a dead letter."""

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
+import onnx
 from headwater.bundle import Manifest, Tower, publish_bundle
 from headwater.events import Item
 from headwater.features import STREAMING, USER_INPUTS, Query, encode_items, encode_queries
 from headwater.fold import EMPTY
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
+from onnx import TensorProto, helper, numpy_helper
 
 POPULARITY_WEIGHT = 0.1
 

@@ -1,0 +1,112 @@
+"""The client for notification jobs."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import pydantic
+
+from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, ServiceUnavailable, UnknownTopic
+from headwater.events import UserCandidates
+
+TIMEOUT_S = 60.0
+USERS_A_REQUEST = 5_000
+
+
+class HeadwaterClient:
+    """Asks a server for candidates over HTTP; keeps one connection open.
+
+    Args:
+        url: Where the server is, e.g. `http://127.0.0.1:8080`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S)
+
+    def candidates(self, user_id: str, topic: str, k: int = 50, **filters: Any) -> UserCandidates:
+        """Return which items of a topic a user should be notified about, now.
+
+        Args:
+            user_id: Whom; an unknown user gets a cold-start answer.
+            topic: About what.
+            k: How many at most.
+            **filters: `relevance`, `exclude`, `max_age_s`, `engaged`, `delivered` as in the HTTP interface.
+
+        Raises:
+            UnknownTopic: no live item carries the topic.
+            ServiceUnavailable: the server cannot be reached, is overloaded or not ready.
+        """
+        try:
+            response = self._http.get(
+                f"/v1/topics/{_path(topic)}/candidates", params={"user_id": user_id, "k": k, **filters}
+            )
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        _raise_for(response, topic)
+        return UserCandidates.model_validate_json(response.content)
+
+    def notify(self, user_ids: Iterable[str], topic: str, k: int = 50, **filters: Any) -> Iterator[UserCandidates]:
+        """Yield each user's candidates in order, in memory independent of their number.
+
+        Raises:
+            UnknownTopic, ServiceUnavailable: as for `candidates`; what was yielded stands.
+        """
+        users = iter(user_ids)
+        while chunk := list(islice(users, USERS_A_REQUEST)):
+            body = {"user_ids": chunk, "topics": [topic], "k": k, **filters}
+            try:
+                with self._http.stream("POST", "/v1/candidates", json=body) as response:
+                    if response.status_code != 200:
+                        response.read()
+                    _raise_for(response, topic)
+                    yield from _answers(response, len(chunk))
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> ServiceUnavailable:
+        return ServiceUnavailable(f"no server at {self._http.base_url}: {error}; check HEADWATER_SERVING_URL")
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _path(topic: str) -> str:
+    return str(httpx.URL("/").copy_with(path=topic)).lstrip("/").replace("/", "%2F")
+
+
+def _answers(response: httpx.Response, expected: int) -> Iterator[UserCandidates]:
+    count = 0
+    for line in response.iter_lines():
+        try:
+            yield UserCandidates.model_validate_json(line)
+        except pydantic.ValidationError:
+            raise ServiceUnavailable(f"the server broke off: {line[:200]}") from None
+        count += 1
+    if count != expected:
+        raise ServiceUnavailable(f"the server answered {count} of {expected} users")
+
+
+def _raise_for(response: httpx.Response, topic: str) -> None:
+    if response.status_code == 200:
+        return
+    try:
+        document = response.json()
+        code, message = document["error"], document["message"]
+    except (ValueError, KeyError):
+        raise HeadwaterError(f"HTTP {response.status_code}: {response.text[:200]}") from None
+    if code == "unknown-topic":
+        raise UnknownTopic(topic, document.get("near", []))
+    if response.status_code == 503:
+        raise (NoLiveGeneration if code == "unavailable" else ServiceUnavailable)(message)
+    raise InvalidEvent(code, message)

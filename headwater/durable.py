@@ -1,0 +1,27 @@
+"""Files that survive a power cut, or were never there."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+
+def digest(path: Path) -> str:
+    """Return a file's sha256 in hex."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Make a file or directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_directory(temporary: Path, target: Path) -> None:
+    """Make the files in `temporary` durable, then let them appear as `target`, all at once."""
+    for path in (*temporary.iterdir(), temporary):
+        fsync(path)
+    temporary.rename(target)
+    fsync(target.parent)

@@ -1,0 +1,120 @@
+"""A contiguous matrix of item embeddings, static and streaming dimensions side by side."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.activity import WINDOWS, ItemActivity
+from headwater.features import STREAMING, streaming_features
+
+REFRESH_MS = 250
+REFRESH_SHARE = 0.05
+FIRST_CAPACITY = 64
+
+
+class Block:
+    """Rows of one topic, or of all items; deleting moves the last row into the gap.
+
+    The streaming dimensions are computed for the time of the query: a row whose activity changed at the
+    next query, all rows once they are `REFRESH_MS` old (large blocks: as often as `REFRESH_SHARE` of the
+    time allows).
+
+    Args:
+        dimension: D of the static dimensions.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+        self.item_ids: list[str] = []
+        self.rows: dict[str, int] = {}
+        self._matrix = np.zeros((FIRST_CAPACITY, dimension + STREAMING), dtype=np.float32)
+        self._counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float32)
+        self._as_of_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self._stale_rows: set[int] = set()
+        self._refreshed_ms = 0
+        self._refresh_cost_ms = 0.0
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self.rows
+
+    def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
+        """Insert or replace an item."""
+        row = self.rows.get(item_id)
+        if row is None:
+            row = len(self.item_ids)
+            if row == len(self._matrix):
+                self._grow()
+            self.item_ids.append(item_id)
+            self.rows[item_id] = row
+        self._matrix[row, : self._dimension] = embedding
+        self._published_ms[row] = published_ms
+        self.set_activity(item_id, activity)
+
+    def _grow(self) -> None:
+        capacity = 2 * len(self._matrix)
+        for name in ("_matrix", "_counts", "_as_of_ms", "_published_ms"):
+            old = getattr(self, name)
+            grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
+            grown[: len(old)] = old
+            setattr(self, name, grown)
+
+    def remove(self, item_id: str) -> None:
+        """Delete an item that is here."""
+        row, last = self.rows.pop(item_id), len(self.item_ids) - 1
+        moved = self.item_ids.pop()
+        if row != last:
+            self.item_ids[row] = moved
+            self.rows[moved] = row
+            for array in (self._matrix, self._counts, self._as_of_ms, self._published_ms):
+                array[row] = array[last]
+            self._stale_rows.add(row)
+        self._stale_rows.discard(last)
+
+    def set_activity(self, item_id: str, activity: ItemActivity) -> None:
+        """Change an item's counts; they are exact from the next query on."""
+        row = self.rows[item_id]
+        self._counts[row] = activity.counts
+        self._as_of_ms[row] = activity.as_of_ms
+        self._stale_rows.add(row)
+
+    def embedding(self, item_id: str) -> npt.NDArray[np.float32]:
+        """Return an item's static embedding (D,)."""
+        found: npt.NDArray[np.float32] = self._matrix[self.rows[item_id], : self._dimension].copy()
+        return found
+
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """Return all static embeddings (N, D), a view."""
+        return self._matrix[: len(self), : self._dimension]
+
+    def published_ms(self) -> npt.NDArray[np.int64]:
+        """Return publish times (N,), a view."""
+        return self._published_ms[: len(self)]
+
+    def matrix(self, now_ms: int) -> npt.NDArray[np.float32]:
+        """Return the item embeddings (N, D + STREAMING) as of `now_ms`, a view."""
+        due_ms = max(REFRESH_MS, self._refresh_cost_ms / REFRESH_SHARE)
+        if abs(now_ms - self._refreshed_ms) >= due_ms:
+            started = time.perf_counter()
+            self._refresh(slice(0, len(self)), now_ms)
+            self._refresh_cost_ms = (time.perf_counter() - started) * 1000
+            self._refreshed_ms = now_ms
+        elif self._stale_rows:
+            self._refresh(np.fromiter(self._stale_rows, dtype=np.int64), now_ms)
+        self._stale_rows.clear()
+        return self._matrix[: len(self)]
+
+    def _refresh(self, rows: slice | npt.NDArray[np.int64], now_ms: int) -> None:
+        self._matrix[rows, self._dimension :] = streaming_features(
+            self._counts[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
+        )
+
+    def active_rows(self, since_ms: int) -> Iterator[int]:
+        """Yield the rows engaged with, or published, since a time."""
+        recent = np.maximum(self._as_of_ms[: len(self)], self._published_ms[: len(self)]) >= since_ms
+        yield from np.flatnonzero(recent).tolist()

@@ -1,0 +1,261 @@
+"""One index generation's items, searched exactly inside a topic, by HNSW over a large corpus."""
+
+from collections.abc import Collection, Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.activity import HALF_LIVES_MS, ItemActivity
+from headwater.errors import DimensionMismatch, UnknownTopic
+from headwater.features import STREAMING
+from headwater.index.block import Block
+from headwater.index.graph import Graph
+from headwater.item_embedding import ItemEmbedding
+
+EXACT_LIMIT = 100_000
+GRAPH_OVERFETCH = 4
+ACTIVE_MS = HALF_LIVES_MS[2]
+SCORES_AT_ONCE = 4_000_000
+NORM_MARGIN = 1.25
+
+Embeddings = npt.NDArray[np.float32]
+
+
+class Relevance(StrEnum):
+    """How an answer is held to its topic."""
+
+    OFF = "off"
+    TOPIC = "topic"
+    THRESHOLD = "threshold"
+
+
+class Candidates(NamedTuple):
+    """One row's answer, best first."""
+
+    item_ids: list[str]
+    scores: list[float]
+
+
+class ItemIndex:
+    """Inserts, deletes, updates and searches the items of one bundle version. One thread owns it.
+
+    Args:
+        dimension: D of the static item embeddings.
+        max_norm: Largest static embedding norm seen at training.
+    """
+
+    def __init__(self, dimension: int, max_norm: float) -> None:
+        self.dimension = dimension
+        self.max_norm = max_norm
+        self.everything = Block(dimension)
+        self.graph = Graph(dimension, max_norm * NORM_MARGIN)
+        self._blocks: dict[str, Block] = {}
+        self._topics: dict[str, tuple[str, ...]] = {}
+        self._activities: dict[str, ItemActivity] = {}
+
+    def __len__(self) -> int:
+        return len(self.everything)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self.everything
+
+    def topics(self) -> dict[str, int]:
+        """Return the number of live items of each topic."""
+        return {topic: len(block) for topic, block in self._blocks.items()}
+
+    def has_topic(self, topic: str) -> bool:
+        """Say whether a live item carries the topic."""
+        return topic in self._blocks
+
+    def topics_of(self, item_id: str) -> tuple[str, ...]:
+        """Return an item's topics, none for an unknown item."""
+        return self._topics.get(item_id, ())
+
+    def upsert(self, items: Sequence[ItemEmbedding]) -> None:
+        """Insert or update items.
+
+        Raises:
+            DimensionMismatch: an embedding is not (D,).
+        """
+        fresh: dict[str, ItemEmbedding] = {item.item_id: item for item in items}
+        for item in fresh.values():
+            if item.embedding.shape != (self.dimension,):
+                raise DimensionMismatch(
+                    f"{item.item_id}: embedding of {len(item.embedding)} dimensions, the index has {self.dimension}"
+                )
+        changed = [item for item in fresh.values() if self._moved(item)]
+        if changed:
+            self.graph.put([item.item_id for item in changed], np.stack([item.embedding for item in changed]))
+        for item in fresh.values():
+            self._place(item)
+
+    def restore(self, items: Sequence[ItemEmbedding]) -> None:
+        """Place items whose graph is loaded separately."""
+        for item in items:
+            self._place(item)
+
+    def _moved(self, item: ItemEmbedding) -> bool:
+        return item.item_id not in self.everything or not np.array_equal(
+            self.everything.embedding(item.item_id), item.embedding
+        )
+
+    def _place(self, item: ItemEmbedding) -> None:
+        activity = self._activities.get(item.item_id, ItemActivity())
+        for topic in set(self.topics_of(item.item_id)) - set(item.topics):
+            self._remove_from(topic, item.item_id)
+        self._topics[item.item_id] = item.topics
+        self.everything.put(item.item_id, item.embedding, item.published_at, activity)
+        for topic in item.topics:
+            block = self._blocks.get(topic)
+            if block is None:
+                block = self._blocks[topic] = Block(self.dimension)
+            block.put(item.item_id, item.embedding, item.published_at, activity)
+
+    def delete(self, item_ids: Collection[str]) -> None:
+        """Delete items; unknown ones are none."""
+        for item_id in item_ids:
+            if item_id in self.everything:
+                for topic in set(self._topics.pop(item_id)):
+                    self._remove_from(topic, item_id)
+                self.everything.remove(item_id)
+                self.graph.remove(item_id)
+
+    def _remove_from(self, topic: str, item_id: str) -> None:
+        block = self._blocks[topic]
+        block.remove(item_id)
+        if not len(block):
+            del self._blocks[topic]
+
+    def set_activity(self, item_id: str, activity: ItemActivity) -> None:
+        """Set an item's activity, kept for when the item arrives later than its engagements."""
+        self._activities[item_id] = activity
+        if item_id in self.everything:
+            self.everything.set_activity(item_id, activity)
+            for topic in self._topics[item_id]:
+                self._blocks[topic].set_activity(item_id, activity)
+
+    def forget_activity(self, before_ms: int) -> None:
+        """Drop activity older than a time, of items that are not here."""
+        gone = [
+            item_id
+            for item_id, activity in self._activities.items()
+            if activity.as_of_ms < before_ms and item_id not in self.everything
+        ]
+        for item_id in gone:
+            del self._activities[item_id]
+
+    def search(
+        self,
+        embeddings: Embeddings,
+        k: int,
+        topic: str | None,
+        now_ms: int,
+        *,
+        relevance: Relevance = Relevance.TOPIC,
+        exclude: Sequence[Collection[str]] | None = None,
+        max_age_ms: int | None = None,
+        min_relevance: float = 0.5,
+    ) -> list[Candidates]:
+        """Return the k best live items for each user embedding; fewer only where fewer eligible items exist.
+
+        Args:
+            embeddings: (B, D + STREAMING) float32.
+            k: Candidates a row.
+            topic: What the answer is about; None searches everything.
+            now_ms: The time that streaming features and ages are computed for.
+            relevance: TOPIC restricts to the topic's items; OFF leaves it to the user tower; THRESHOLD drops items
+                whose cosine with the topic's centroid is below `min_relevance`.
+            exclude: Item ids that a row must not have.
+            max_age_ms: Leaves out items published longer ago.
+
+        Raises:
+            DimensionMismatch: the user tower and this index generation do not belong together.
+            UnknownTopic: no live item carries the topic, and the answer is to be held to it.
+        """
+        if embeddings.shape[1] != self.dimension + STREAMING:
+            raise DimensionMismatch(
+                f"user embeddings of {embeddings.shape[1]} dimensions, the index has {self.dimension} + {STREAMING}"
+            )
+        excluded = exclude if exclude is not None else [()] * len(embeddings)
+        block = self._block(topic, relevance)
+        eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
+        if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
+            return [
+                self._search_graph(embedding, k, now_ms, out)
+                for embedding, out in zip(embeddings, excluded, strict=True)
+            ]
+        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded))
+
+    def _block(self, topic: str | None, relevance: Relevance) -> Block:
+        if topic is None or relevance is Relevance.OFF:
+            return self.everything
+        block = self._blocks.get(topic)
+        if block is None:
+            raise UnknownTopic(topic, [])
+        return block if relevance is Relevance.TOPIC else self.everything
+
+    def _eligible(
+        self,
+        block: Block,
+        topic: str | None,
+        relevance: Relevance,
+        now_ms: int,
+        max_age_ms: int | None,
+        min_relevance: float,
+    ) -> npt.NDArray[np.bool_] | None:
+        eligible: npt.NDArray[np.bool_] | None = None
+        if max_age_ms is not None:
+            eligible = block.published_ms() >= now_ms - max_age_ms
+        if relevance is Relevance.THRESHOLD and topic is not None:
+            relevant = self.relevance(topic, block.embeddings()) >= min_relevance
+            eligible = relevant if eligible is None else eligible & relevant
+        return eligible
+
+    def relevance(self, topic: str, embeddings: Embeddings) -> npt.NDArray[np.float32]:
+        """Return the cosine of each static embedding (N, D) with the centroid of the topic's items, (N,)."""
+        centroid = self._blocks[topic].embeddings().mean(axis=0)
+        norms = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(centroid)
+        cosine: npt.NDArray[np.float32] = embeddings @ centroid / np.maximum(norms, 1e-12)
+        return cosine
+
+    def _search_graph(self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str]) -> Candidates:
+        wanted = GRAPH_OVERFETCH * (k + len(excluded))
+        block = self.everything
+        rows = {block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)}
+        rows.update(block.active_rows(now_ms - ACTIVE_MS))
+        if len(rows) < min(k + len(excluded), len(block)):
+            return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded]))
+        chosen = np.fromiter(rows, dtype=np.int64)
+        return _best(block, chosen, block.matrix(now_ms)[chosen] @ embedding, k, excluded)
+
+
+def _search_block(
+    block: Block,
+    embeddings: Embeddings,
+    k: int,
+    now_ms: int,
+    eligible: npt.NDArray[np.bool_] | None,
+    excluded: Sequence[Collection[str]],
+) -> Iterator[Candidates]:
+    matrix = block.matrix(now_ms)  # (N, D + S)
+    rows = np.arange(len(block)) if eligible is None else np.flatnonzero(eligible)
+    if eligible is not None:
+        matrix = matrix[rows]
+    step = max(1, SCORES_AT_ONCE // max(1, len(rows)))
+    for start in range(0, len(embeddings), step):
+        scores = embeddings[start : start + step] @ matrix.T  # (b, N)
+        for offset, row_scores in enumerate(scores):
+            yield _best(block, rows, row_scores, k, excluded[start + offset])
+
+
+def _best(
+    block: Block, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int, excluded: Collection[str]
+) -> Candidates:
+    wanted = min(k + len(excluded), len(rows))
+    top = np.argpartition(-scores, wanted - 1)[:wanted] if wanted < len(rows) else np.arange(len(rows))
+    top = top[np.argsort(-scores[top], kind="stable")]
+    found = zip((block.item_ids[row] for row in rows[top].tolist()), scores[top].tolist(), strict=True)
+    kept = [(item_id, score) for item_id, score in found if item_id not in excluded][:k]
+    return Candidates([item_id for item_id, _ in kept], [score for _, score in kept])

@@ -1,0 +1,105 @@
+"""Snapshots: immutable files of one index generation and the offsets they contain."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from headwater.durable import digest, publish_directory
+from headwater.index.item_index import ItemIndex
+from headwater.item_embedding import ItemEmbedding
+
+FORMAT = 1
+KEPT = 2
+MANIFEST = "manifest.json"
+ITEMS = "items.json"
+ARRAYS = "arrays.npz"
+GRAPH = "graph.bin"
+GRAPH_STATE = "graph.json"
+
+log = logging.getLogger(__name__)
+
+
+class SnapshotManifest(BaseModel):
+    """What a snapshot holds; `applied` maps partition to the next offset of `item-embeddings` to read."""
+
+    format: int = FORMAT
+    version: str
+    dimension: int
+    max_norm: float
+    items: int
+    applied: dict[int, int]
+    files: dict[str, str]
+
+
+def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Mapping[int, int]) -> Path:
+    """Write a snapshot of an index that nobody changes meanwhile, and keep the newest `KEPT`.
+
+    Returns:
+        Its directory, `directory/version/<time>`.
+    """
+    # 1. Write beside, 2. make durable, 3. rename: a reader sees a whole snapshot or none.
+    target = directory / version / f"{time.time_ns():020d}"
+    temporary = target.with_name(f".{target.name}")
+    temporary.mkdir(parents=True)
+    block = index.everything
+    items = {"item_ids": block.item_ids, "topics": [index.topics_of(item_id) for item_id in block.item_ids]}
+    (temporary / ITEMS).write_text(json.dumps(items), encoding="utf-8")
+    np.savez(temporary / ARRAYS, embeddings=block.embeddings(), published_ms=block.published_ms())
+    (temporary / GRAPH_STATE).write_text(json.dumps(index.graph.save(temporary / GRAPH)), encoding="utf-8")
+    manifest = SnapshotManifest(
+        version=version,
+        dimension=index.dimension,
+        max_norm=index.max_norm,
+        items=len(block),
+        applied=dict(applied),
+        files={path.name: digest(path) for path in sorted(temporary.iterdir())},
+    )
+    (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    publish_directory(temporary, target)
+    for old in sorted(target.parent.glob("[!.]*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def read_newest_snapshot(directory: Path, version: str) -> tuple[ItemIndex, dict[int, int]] | None:
+    """Return the newest whole snapshot of a version and its applied offsets; broken ones are passed over."""
+    for path in sorted((directory / version).glob("[!.]*"), reverse=True):
+        try:
+            return read_snapshot(path)
+        except (OSError, ValueError, KeyError, RuntimeError, ValidationError) as error:
+            log.error("snapshot %s is passed over: %s", path, error)
+    return None
+
+
+def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
+    """Return the index in a snapshot and its applied offsets.
+
+    Raises:
+        ValueError: a file is missing, changed or of another format.
+    """
+    manifest = SnapshotManifest.model_validate_json((path / MANIFEST).read_bytes())
+    if manifest.format != FORMAT:
+        raise ValueError(f"snapshot format {manifest.format}, this release reads {FORMAT}")
+    for name, expected in manifest.files.items():
+        if digest(path / name) != expected:
+            raise ValueError(f"{name} changed after it was written")
+    items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
+    index = ItemIndex(manifest.dimension, manifest.max_norm)
+    with np.load(path / ARRAYS) as arrays:
+        embeddings, published_ms = arrays["embeddings"], arrays["published_ms"].tolist()
+    rows = zip(items["item_ids"], items["topics"], published_ms, embeddings, strict=True)
+    index.restore([ItemEmbedding(item_id, tuple(topics), at, embedding) for item_id, topics, at, embedding in rows])
+    index.graph.load(path / GRAPH, json.loads((path / GRAPH_STATE).read_text(encoding="utf-8")))
+    return index, manifest.applied
+
+
+def remove_snapshots(directory: Path, version: str) -> None:
+    """Delete all snapshots of a version."""
+    shutil.rmtree(directory / version, ignore_errors=True)

@@ -1,0 +1,16 @@
+"""Log lines of the long-running processes."""
+
+import logging
+
+from headwater.settings import Settings
+
+LEVELS = {"crit": "CRITICAL", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG"}
+CHATTY = ("aiokafka", "faust", "kafka", "mode", "httpx", "httpcore", "asyncio")
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Log to standard error at the chosen level; libraries speak up from warnings on, unless at debug."""
+    logging.basicConfig(level=LEVELS[settings.log_level], format="%(asctime)s %(levelname)-7s %(message)s")
+    if settings.log_level != "debug":
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)

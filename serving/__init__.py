@@ -1,0 +1,1 @@
+"""The server: per-topic candidates over HTTP and Kafka."""

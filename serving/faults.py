@@ -1,0 +1,70 @@
+"""Every fault as one JSON shape: {"error": code, "message": what to do}."""
+
+import logging
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from redis import RedisError
+from starlette.exceptions import HTTPException
+
+from headwater.errors import (
+    DeliveryFailed,
+    HeadwaterError,
+    InvalidEvent,
+    ServiceUnavailable,
+    UnknownGeneration,
+    UnknownItem,
+    UnknownTopic,
+)
+
+STATUS: tuple[tuple[type[HeadwaterError], int, str], ...] = (
+    (UnknownTopic, 404, "unknown-topic"),
+    (UnknownItem, 404, "unknown-item"),
+    (UnknownGeneration, 404, "unknown-generation"),
+    (InvalidEvent, 422, "invalid"),
+    (ServiceUnavailable, 503, "unavailable"),
+    (DeliveryFailed, 503, "not-delivered"),
+)
+RETRY_AFTER = {"Retry-After": "1"}
+
+log = logging.getLogger(__name__)
+
+
+def fault(status: int, code: str, message: str, **more: Any) -> Response:
+    """Return an error response."""
+    content = orjson.dumps({"error": code, "message": message, **more})
+    return Response(content, status, RETRY_AFTER if status == 503 else None, "application/json")
+
+
+def install_faults(app: FastAPI) -> None:
+    """Map every exception to its response."""
+
+    @app.exception_handler(HeadwaterError)
+    async def known(request: Request, error: HeadwaterError) -> Response:
+        more = {"near": error.near} if isinstance(error, UnknownTopic) else {}
+        for kind, status, code in STATUS:
+            if isinstance(error, kind):
+                return fault(status, code, str(error), **more)
+        return fault(500, "internal", str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = [{"at": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
+        first = problems[0]
+        return fault(422, "invalid", f"{first['at']}: {first['problem']}", problems=problems[:20])
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return fault(error.status_code, "http", str(error.detail))
+
+    @app.exception_handler(RedisError)
+    async def redis_away(request: Request, error: RedisError) -> Response:
+        log.warning("Redis: %s", error)
+        return fault(503, "unavailable", "the feature store is away; try again")
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        log.error("unforeseen fault on %s", request.url.path, exc_info=error)
+        return fault(500, "internal", "an unforeseen fault; the server's log has it")

@@ -1,0 +1,134 @@
+"""Applies what a server follows: item embeddings into the indices, item activity into their counts."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headwater.activity import ItemActivity, decode_activity_frame, summed
+from headwater.errors import DimensionMismatch
+from headwater.index import ItemIndex
+from headwater.item_embedding import ItemEmbedding, decode_item_embedding, parse_embedding_key
+from headwater.stores import FeatureStore
+from serving.clock import Clock
+from serving.held import HeldGenerations
+from serving.metrics import Metrics
+from streams.record import Record
+
+SLICE = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Followed:
+    """State that comes out of Kafka; rebuilt or restored whenever the server starts.
+
+    Attributes:
+        applied: Partition of `item-embeddings` to the next offset not applied yet.
+        targets: Partition to the end of the log when the server started; reached means ready.
+    """
+
+    held: HeldGenerations
+    clock: Clock
+    metrics: Metrics
+    applied: dict[int, int] = field(default_factory=dict)
+    targets: dict[int, int] = field(default_factory=dict)
+    _ignored: set[str] = field(default_factory=set)
+    _parts: dict[str, dict[int, ItemActivity]] = field(default_factory=dict)
+
+    @property
+    def lag(self) -> int:
+        """Records of `item-embeddings` between here and the end known at the start."""
+        return sum(max(0, end - self.applied.get(partition, 0)) for partition, end in self.targets.items())
+
+    async def on_embeddings(self, records: Sequence[Record]) -> None:
+        """Insert, update and delete in slices, so that queries get their turn.
+
+        A version seen for the first time is looked up in the register before anything of it is passed over.
+        """
+        unknown = {version for version in map(_version, records) if version} - set(self.held.pairs) - self._ignored
+        if unknown:
+            await self.held.poll()
+            self._ignored |= unknown - set(self.held.pairs)
+        for start in range(0, len(records), SLICE):
+            part = records[start : start + SLICE]
+            async with self.held.writing:
+                self._apply_embeddings(part)
+            await asyncio.sleep(0)
+
+    def _apply_embeddings(self, records: Sequence[Record]) -> None:
+        upserts: dict[str, dict[str, ItemEmbedding]] = {}
+        for record in records:
+            self.applied[record.partition] = record.offset + 1
+            try:
+                version, item_id = parse_embedding_key(record.key or b"")
+                if version not in self.held.pairs:
+                    continue
+                if record.value is None:
+                    upserts.get(version, {}).pop(item_id, None)
+                    self.held.pairs[version].index.delete([item_id])
+                else:
+                    upserts.setdefault(version, {})[item_id] = decode_item_embedding(item_id, record.value)
+            except ValueError as error:
+                log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
+        for version, items in upserts.items():
+            self._upsert(version, list(items.values()))
+        now_s = time.time()
+        for record in records:
+            if record.appended_ms:
+                self.metrics.freshness_seconds.observe(max(0.0, now_s - record.appended_ms / 1000))
+
+    def _upsert(self, version: str, items: list[ItemEmbedding]) -> None:
+        try:
+            self.held.pairs[version].index.upsert(items)
+        except DimensionMismatch as error:
+            log.error("%s: %s", version, error)
+
+    async def on_activity(self, records: Sequence[Record]) -> None:
+        """Replace the counts of the items in each frame."""
+        for record in records:
+            try:
+                frame = decode_activity_frame(record.value or b"")
+                partition = int(record.key or b"")
+            except ValueError as error:
+                log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
+                continue
+            self.set_activities({(partition, item_id): activity for item_id, activity in frame})
+            await asyncio.sleep(0)
+
+    def set_activities(self, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
+        """Take over item activities unless newer ones of the same partition are known."""
+        for (partition, item_id), activity in activities.items():
+            parts = self._parts.setdefault(item_id, {})
+            known = parts.get(partition)
+            if known is None or known.offset < activity.offset:
+                parts[partition] = activity
+                total = summed(parts.values())
+                self.clock.advance(total.as_of_ms)
+                self.held.set_activity(item_id, total)
+
+    async def load_activity(self, store: FeatureStore) -> None:
+        """Begin with what Redis holds."""
+        async for batch in store.active_items():
+            self.set_activities(batch)
+
+    def fill(self, index: ItemIndex) -> None:
+        """Give a new generation's index the activity known so far."""
+        for item_id, parts in self._parts.items():
+            index.set_activity(item_id, summed(parts.values()))
+
+    def publish_metrics(self) -> None:
+        """Set the gauges."""
+        self.metrics.lag.set(self.lag)
+        self.metrics.watermark.set(self.clock.watermark_ms / 1000)
+        for version, pair in self.held.pairs.items():
+            self.metrics.items.labels(version).set(len(pair.index))
+
+
+def _version(record: Record) -> str | None:
+    try:
+        return parse_embedding_key(record.key or b"")[0]
+    except ValueError:
+        return None

@@ -1,0 +1,32 @@
+"""Prometheus metrics of one server."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from headwater import names
+
+LATENCY_BUCKETS_S = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+FRESHNESS_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0, 60.0)
+
+
+class Metrics:
+    """All metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.queries = Counter(names.METRIC_QUERIES, "Users answered", ["outcome"], registry=self.registry)
+        self.query_seconds = Histogram(
+            names.METRIC_QUERY_SECONDS, "Time of one HTTP query", buckets=LATENCY_BUCKETS_S, registry=self.registry
+        )
+        self.refused = Counter(names.METRIC_REFUSED, "Queries refused because of overload", registry=self.registry)
+        self.items = Gauge(names.METRIC_INDEX_ITEMS, "Items in the index", ["version"], registry=self.registry)
+        self.freshness_seconds = Histogram(
+            names.METRIC_FRESHNESS_SECONDS,
+            "From an item embedding's append to Kafka to retrievable",
+            buckets=FRESHNESS_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.lag = Gauge(names.METRIC_LAG, "Records of item embeddings not applied yet", registry=self.registry)
+        self.watermark = Gauge(names.METRIC_WATERMARK, "Event time of the newest engagement", registry=self.registry)
+        self.collected = Counter(
+            names.METRIC_COLLECTED, "Events taken over HTTP into Kafka", ["topic"], registry=self.registry
+        )

@@ -1,0 +1,50 @@
+"""Answers `candidate-requests` that come through Kafka."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from headwater.errors import InvalidEvent, UnknownTopic
+from headwater.events import CandidateRequest
+from headwater.names import CANDIDATES
+from headwater.wire import decode
+from serving.retrieval import Answer, Filters, Retrieval
+from streams.publisher import Publisher, dead_letter_record
+from streams.record import Outgoing, Record
+
+USERS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """Turns each request into one `candidates` record a user; an impossible request is a dead letter."""
+
+    retrieval: Retrieval
+    publisher: Publisher
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Answer a batch; the caller commits offsets after this returns."""
+        for record in records:
+            try:
+                request = decode(CandidateRequest, record.value, record.headers)
+                outgoing = await self._answered(request)
+            except InvalidEvent as error:
+                outgoing = [dead_letter_record(record.rejected(error))]
+            except UnknownTopic as error:
+                outgoing = [dead_letter_record(record.rejected(InvalidEvent("unknown-topic", str(error))))]
+            await self.publisher.publish(outgoing)
+
+    async def _answered(self, request: CandidateRequest) -> list[Outgoing]:
+        answers: list[Answer] = []
+        for start in range(0, len(request.user_ids), USERS_AT_ONCE):
+            users = request.user_ids[start : start + USERS_AT_ONCE]
+            answers += await self.retrieval.candidates(users, request.topic, request.k, Filters())
+        return [
+            Outgoing(
+                CANDIDATES,
+                answer.user_id.encode(),
+                orjson.dumps({**answer.document(), "request_id": request.request_id}),
+            )
+            for answer in answers
+        ]

@@ -1,0 +1,129 @@
+"""Candidates: for one user, or for many users and topics at once."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from headwater.errors import HeadwaterError
+from headwater.events import Identifier, UserCandidates
+from headwater.index import Relevance
+from serving.retrieval import Answer, Filters, require_topic
+from serving.routes.access import HeadwaterState, json_response
+from serving.state import State
+
+MAX_K = 1000
+MAX_USERS = 100_000
+MAX_EXCLUDED = 1000
+USERS_AT_ONCE = 256
+
+router = APIRouter(tags=["candidates"])
+K = Annotated[int, Field(ge=1, le=MAX_K)]
+MaxAge = Annotated[float | None, Field(gt=0, le=10**9, description="Seconds since publication.")]
+MinRelevance = Annotated[float, Field(ge=-1, le=1, description="Cosine with the topic's centroid.")]
+
+
+class BulkRequest(BaseModel):
+    """Many users, one or more topics."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_USERS)]
+    topics: Annotated[list[Identifier], Field(min_length=1, max_length=100)]
+    k: K = 50
+    relevance: Relevance = Relevance.TOPIC
+    exclude: Annotated[list[Identifier], Field(max_length=MAX_EXCLUDED)] = []
+    max_age_s: MaxAge = None
+    min_relevance: MinRelevance = 0.5
+    engaged: bool = False
+    delivered: bool = False
+
+    def filters(self, default_max_age_s: int) -> Filters:
+        """Return the filters asked for."""
+        return make_filters(
+            self.relevance,
+            self.engaged,
+            self.delivered,
+            self.exclude,
+            self.max_age_s,
+            self.min_relevance,
+            default_max_age_s,
+        )
+
+
+def make_filters(
+    relevance: Relevance,
+    engaged: bool,
+    delivered: bool,
+    exclude: list[str],
+    max_age_s: float | None,
+    min_relevance: float,
+    default_max_age_s: int,
+) -> Filters:
+    """Return filters; `engaged` and `delivered` let such items through."""
+    age_s = max_age_s or default_max_age_s
+    return Filters(
+        relevance, not engaged, not delivered, frozenset(exclude), round(age_s * 1000) if age_s else None, min_relevance
+    )
+
+
+@router.get("/v1/topics/{topic}/candidates", response_model=UserCandidates)
+async def topic_candidates(
+    state: HeadwaterState,
+    topic: Identifier,
+    user_id: Annotated[Identifier, Query()],
+    k: K = 50,
+    relevance: Relevance = Relevance.TOPIC,
+    exclude: Annotated[list[Identifier], Query(max_length=MAX_EXCLUDED)] = [],  # noqa: B006 (FastAPI copies it)
+    max_age_s: MaxAge = None,
+    min_relevance: MinRelevance = 0.5,
+    engaged: Annotated[bool, Query(description="Let items through that the user engaged with.")] = False,
+    delivered: Annotated[bool, Query(description="Let items through that were delivered already.")] = False,
+) -> Response:
+    """Return which items of a topic a user should be notified about, now."""
+    filters = make_filters(
+        relevance, engaged, delivered, exclude, max_age_s, min_relevance, state.settings.max_item_age_s
+    )
+    (answer,) = await _answered(state, [user_id], topic, k, filters)
+    return json_response(answer.document())
+
+
+@router.post("/v1/candidates", response_class=StreamingResponse)
+async def bulk_candidates(state: HeadwaterState, request: BulkRequest) -> StreamingResponse:
+    """Return one NDJSON line for each topic and user, topics in the given order, users in theirs.
+
+    A line {"error": …} at the end says that the answer is not complete.
+    """
+    pair = state.held.live
+    for topic in request.topics:
+        require_topic(pair, topic)
+    return StreamingResponse(_lines(state, request), media_type="application/x-ndjson")
+
+
+async def _lines(state: State, request: BulkRequest) -> AsyncIterator[bytes]:
+    filters = request.filters(state.settings.max_item_age_s)
+    try:
+        for topic in request.topics:
+            for users in _chunks(request.user_ids):
+                answers = await _answered(state, users, topic, request.k, filters)
+                yield b"".join(orjson.dumps(answer.document()) + b"\n" for answer in answers)
+    except HeadwaterError as error:
+        yield orjson.dumps({"error": "incomplete", "message": str(error)}) + b"\n"
+
+
+def _chunks(user_ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(user_ids), USERS_AT_ONCE):
+        yield user_ids[start : start + USERS_AT_ONCE]
+
+
+async def _answered(state: State, users: list[str], topic: str, k: int, filters: Filters) -> list[Answer]:
+    outcome = "failed"
+    try:
+        answers = await state.retrieval.candidates(users, topic, k, filters)
+        outcome = "answered"
+        return answers
+    finally:
+        state.metrics.queries.labels(outcome).inc(len(users))

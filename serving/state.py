@@ -1,0 +1,137 @@
+"""Everything one server process holds, and its background work."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+
+from headwater.errors import HeadwaterError
+from headwater.generations import Generations
+from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS
+from headwater.producer import EngagementProducer
+from headwater.settings import Settings
+from headwater.stores import FeatureStore, RedisFeatureStore
+from headwater.topics import ensure_topics
+from serving.clock import Clock
+from serving.followed import Followed
+from serving.held import POLL_S, HeldGenerations
+from serving.metrics import Metrics
+from serving.responder import Responder
+from serving.retrieval import Retrieval
+from streams.follower import end_offsets, make_follower, make_responder, set_start
+from streams.hosting import running
+
+FORGET_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """What routes use."""
+
+    settings: Settings
+    store: FeatureStore
+    held: HeldGenerations
+    followed: Followed
+    retrieval: Retrieval
+    metrics: Metrics
+    producer: EngagementProducer
+    in_flight: int = 0
+
+    def not_ready(self) -> str | None:
+        """Return why this server should get no queries, None when it should."""
+        if self.followed.lag:
+            return f"following: {self.followed.lag} records to go"
+        try:
+            live = self.held.live
+        except HeadwaterError as error:
+            return str(error)
+        if live.version != self.held.wanted:
+            return f"{self.held.wanted} is live, this server answers with {live.version}"
+        return None
+
+
+def instance_name(settings: Settings) -> str:
+    """Return the name under which this server follows Kafka."""
+    return f"{socket.gethostname()}-{settings.serving_port}"
+
+
+@asynccontextmanager
+async def running_state(settings: Settings) -> AsyncIterator[State]:
+    """Restore, follow, answer; stop everything on exit.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer.
+    """
+    ensure_topics(settings)
+    url = settings.redis_url.get_secret_value()
+    store = RedisFeatureStore(Redis.from_url(url), settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    generations = Generations(SyncRedis.from_url(url), settings.names)
+    metrics, clock = Metrics(), Clock(settings.clock)
+    snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
+    held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
+    followed = Followed(held, clock, metrics)
+    held.on_new = followed.fill
+    retrieval = Retrieval(held, store, clock)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        producer = await asyncio.to_thread(EngagementProducer, settings)
+        stack.push_async_callback(asyncio.to_thread, _close_quietly, producer)
+        state = State(settings, store, held, followed, retrieval, metrics, producer)
+        await _start(state, stack)
+        yield state
+
+
+async def _start(state: State, stack: AsyncExitStack) -> None:
+    settings, held, followed = state.settings, state.held, state.followed
+    # 1. Activity frames from here on, then what Redis holds: whichever is newer by offset wins.
+    # 2. Embeddings from where the snapshots end. 3. Ready once the end known now is reached.
+    ends = await asyncio.to_thread(end_offsets, settings)
+    followed.applied = await held.restore()
+    group = settings.names.serving_group(instance_name(settings))
+    start = {ITEM_EMBEDDINGS: followed.applied, ITEM_ACTIVITY: ends[ITEM_ACTIVITY]}
+    followed.applied, followed.targets = (
+        await asyncio.to_thread(set_start, settings, group, start),
+        ends[ITEM_EMBEDDINGS],
+    )
+    await followed.load_activity(state.store)
+    await held.poll()
+    follower = make_follower(settings, instance_name(settings), followed.on_embeddings, followed.on_activity)
+    await stack.enter_async_context(running(follower))
+    responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher).apply)
+    await stack.enter_async_context(running(responder))
+    for work in (
+        _repeated(held.poll, POLL_S),
+        _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),
+        _repeated(lambda: _forget(state), FORGET_EVERY_S),
+    ):
+        task = asyncio.create_task(work)
+        stack.callback(task.cancel)
+
+
+async def _forget(state: State) -> None:
+    before_ms = state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000
+    for pair in state.held.pairs.values():
+        pair.index.forget_activity(before_ms)
+
+
+async def _repeated(work: Callable[[], Awaitable[None]], every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await work()
+        except Exception:
+            log.exception("background work failed; it is tried again in %g s", every_s)
+
+
+def _close_quietly(producer: EngagementProducer) -> None:
+    try:
+        producer.close()
+    except HeadwaterError as error:
+        log.error("on closing: %s", error)
