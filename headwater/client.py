@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import pydantic
@@ -40,7 +41,7 @@ class HeadwaterClient:
         """
         try:
             response = self._http.get(
-                f"/v1/topics/{_path(topic)}/candidates", params={"user_id": user_id, "k": k, **filters}
+                f"/v1/topics/{quote(topic, safe='')}/candidates", params={"user_id": user_id, "k": k, **filters}
             )
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
@@ -79,10 +80,6 @@ class HeadwaterClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _path(topic: str) -> str:
-    return str(httpx.URL("/").copy_with(path=topic)).lstrip("/").replace("/", "%2F")
 
 
 def _answers(response: httpx.Response, expected: int) -> Iterator[UserCandidates]:

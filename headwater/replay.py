@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from headwater.datafiles import read_engagement_events, read_item_events
+from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.errors import UsageError
 from headwater.events import Engagement, Item, epoch_ms
 from headwater.producer import EngagementProducer
@@ -37,6 +37,19 @@ def in_event_time(items: Iterable[Item], engagements: Iterable[Engagement]) -> I
         items, engagements: Each in order of time.
     """
     return heapq.merge(items, engagements, key=_order)
+
+
+def known_by(items: list[Item], engagements: EngagementTable, until_ms: int | None = None) -> list[Item]:
+    """Return items in the order in which they are known: when published or first engaged with, whichever is earlier."""
+    first: dict[str, int] = {}
+    for item_id, at_ms in zip(engagements.item_ids.tolist(), engagements.occurred_ms.tolist(), strict=True):
+        first.setdefault(item_id, at_ms)
+    known = [
+        item.model_copy(update={"published_at": min(item.published_at, first.get(item.item_id, item.published_at))})
+        for item in items
+    ]
+    known.sort(key=lambda item: item.published_at)
+    return [item for item in known if until_ms is None or item.published_at < until_ms]
 
 
 def _order(event: Item | Engagement) -> tuple[int, bool]:
@@ -133,8 +146,9 @@ def replay(
     """Feed data files into Kafka, in event-time order, at a chosen speed."""
     factor = parse_speed(speed)
     from_ms, until_ms = parse_instant("--from", from_), parse_instant("--until", until)
-    published = read_item_events(items, until_ms=until_ms) if items else iter(())
-    happened = read_engagement_events(engagements, from_ms=from_ms, until_ms=until_ms)
+    table = read_engagements(engagements)
+    published = known_by(read_items(items) if items else [], table, until_ms)
+    happened = table.events(from_ms, until_ms)
     with EngagementProducer(read_settings()) as producer:
         totals = Replayed()
         for totals in replay_events(producer, in_event_time(published, happened), factor):

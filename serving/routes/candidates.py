@@ -70,7 +70,7 @@ def make_filters(
     )
 
 
-@router.get("/v1/topics/{topic}/candidates", response_model=UserCandidates)
+@router.get("/v1/topics/{topic:path}/candidates", response_model=UserCandidates)
 async def topic_candidates(
     state: HeadwaterState,
     topic: Identifier,

@@ -32,7 +32,7 @@ async def collect_items(state: HeadwaterState, events: Events) -> Response:
     return await _collect(state, ITEMS, Item, state.producer.send_item, events)
 
 
-@router.delete("/v1/items/{item_id}", status_code=202)
+@router.delete("/v1/items/{item_id:path}", status_code=202)
 async def delete_item(state: HeadwaterState, item_id: Identifier) -> Response:
     """Append an item's tombstone."""
     state.producer.delete_item(item_id)

@@ -10,7 +10,7 @@ from serving.routes.access import HeadwaterState, json_response
 router = APIRouter(tags=["inspection"])
 
 
-@router.get("/v1/users/{user_id}")
+@router.get("/v1/users/{user_id:path}")
 async def user(state: HeadwaterState, user_id: Identifier) -> Response:
     """Return a user's features; an unknown user has none yet."""
     (record,), (delivered,) = await state.store.users_and_delivered([user_id])
@@ -31,7 +31,7 @@ async def user(state: HeadwaterState, user_id: Identifier) -> Response:
     )
 
 
-@router.get("/v1/items/{item_id}")
+@router.get("/v1/items/{item_id:path}")
 async def item(state: HeadwaterState, item_id: Identifier) -> Response:
     """Return an item and in which generations it is retrievable."""
     (stored,) = await state.store.items([item_id])

@@ -1,0 +1,117 @@
+"""`headwater dead-letters`: look at unusable records, and send them again once the cause is gone."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+
+from headwater.dead_letter import DeadLetter
+from headwater.errors import DeliveryFailed
+from headwater.names import DEAD_LETTERS, TOPICS
+from headwater.settings import Settings, read_settings
+from headwater.topics import unreachable
+
+POLL_MS = 1000
+SHOWN_BYTES = 120
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """List unusable records, or replay them into their topics."""
+
+
+reason_option = click.option("--reason", help="Only these, e.g. unknown-item.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@dead_letters.command("list")
+@reason_option
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest ones to show.")
+@json_option
+def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
+    """Count dead letters by reason and show the newest."""
+    letters = list(read_dead_letters(read_settings(), reason))
+    counts = Counter(letter.reason for letter in letters)
+    if as_json:
+        click.echo(json.dumps({"counts": counts, "newest": [_document(letter) for letter in letters[-limit:]]}))
+        return
+    for name, count in counts.most_common():
+        click.echo(f"{count:>8}  {name}")
+    for letter in letters[-limit:]:
+        click.echo(f"{letter.topic}/{letter.partition}@{letter.offset}  {letter.reason}: {letter.error}")
+        click.echo(f"          {(letter.value or b'')[:SHOWN_BYTES]!r}")
+    if not letters:
+        click.echo("no dead letters")
+
+
+@dead_letters.command()
+@reason_option
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, send nothing.")
+@json_option
+def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
+    """Append the original records to their topics again; what is applied already is dropped as a duplicate."""
+    settings = read_settings()
+    known = {settings.names.topic(name) for name in TOPICS} - {settings.names.topic(DEAD_LETTERS)}
+    unique = {(each.topic, each.partition, each.offset): each for each in read_dead_letters(settings, reason)}
+    letters = [letter for letter in unique.values() if letter.topic in known]
+    if not dry_run:
+        _append(settings, letters)
+    counts = Counter(letter.topic for letter in letters)
+    if as_json:
+        click.echo(json.dumps({"replayed": counts, "dry_run": dry_run}))
+    else:
+        verb = "would replay" if dry_run else "replayed"
+        click.echo(f"{verb} {len(letters)}: " + ", ".join(f"{count} into {topic}" for topic, count in counts.items()))
+
+
+def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator[DeadLetter]:
+    """Yield the dead letters up to the present end of the topic, by partition and offset.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer.
+    """
+    topic = settings.names.topic(DEAD_LETTERS)
+    try:
+        consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
+    except (KafkaError, ValueError) as error:
+        raise unreachable(settings, error) from None
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for records in consumer.poll(POLL_MS).values():
+                for record in records:
+                    letter = DeadLetter.from_record(record.key, record.value, record.headers)
+                    if reason is None or letter.reason == reason:
+                        yield letter
+    finally:
+        consumer.close()
+
+
+def _append(settings: Settings, letters: list[DeadLetter]) -> None:
+    producer = KafkaProducer(**settings.kafka_options(), acks="all")
+    try:
+        sent = [producer.send(letter.topic, key=letter.key, value=letter.value) for letter in letters]
+        producer.flush()
+        for future in sent:
+            future.get(timeout=30)
+    except KafkaError as error:
+        raise DeliveryFailed(f"not all dead letters were sent again: {error}") from None
+    finally:
+        producer.close()
+
+
+def _document(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "reason": letter.reason,
+        "error": letter.error,
+        "value": (letter.value or b"")[:SHOWN_BYTES].decode(errors="replace"),
+    }

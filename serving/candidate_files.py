@@ -1,0 +1,134 @@
+"""Files of candidates that notification jobs write, and go on writing after a break."""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headwater.errors import DataFileError
+from headwater.events import UserCandidates
+
+Write = Callable[[UserCandidates], None]
+CSV_COLUMNS = ("user_id", "topic", "rank", "item_id", "score", "bundle_version")
+PARQUET_ROWS = 10_000
+KINDS = (".csv", ".jsonl", ".parquet")
+
+
+def _partial(path: Path) -> Path:
+    """Return where lines are collected: Parquet cannot grow, so its lines become Parquet at the end."""
+    return path.with_suffix(".parquet.partial.jsonl") if path.suffix.lower() == ".parquet" else path
+
+
+def count_complete(path: Path) -> int:
+    """Return how many users an output file holds; a torn last line is cut off.
+
+    Raises:
+        DataFileError: the extension is none that can be written, or a finished Parquet file is there.
+    """
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise DataFileError(f"{path}: the extension must be one of {', '.join(KINDS)}")
+    if not path.parent.is_dir():
+        raise DataFileError(f"{path.parent}: no such directory")
+    if kind == ".parquet" and path.exists():
+        raise DataFileError(f"{path} is there and complete; use --restart to write it anew")
+    lines = _partial(path)
+    if not lines.exists():
+        return 0
+    _cut_torn_line(lines)
+    if kind == ".csv":
+        return _complete_csv_users(lines)
+    with lines.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        end = file.seek(0, 2)
+        while end > 0:
+            start = max(0, end - 65_536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            end = start
+        file.truncate(0)
+
+
+def _complete_csv_users(path: Path) -> int:
+    """Count users; the last one may lack rows, so it is removed and written again."""
+    with path.open(encoding="utf-8", newline="") as file:
+        users, last_at, at, previous = 0, 0, 0, None
+        for number, line in enumerate(file):
+            if number > 0:
+                user_id, _, rank = next(csv.reader([line]))[:3]
+                if rank in ("", "1") or user_id != previous:
+                    users, last_at, previous = users + 1, at, user_id
+            at += len(line.encode())
+    if users:
+        with path.open("rb+") as file:
+            file.truncate(last_at)
+    return max(0, users - 1)
+
+
+@contextmanager
+def open_writer(path: Path) -> Iterator[Write]:
+    """Append answers to an output file; the format follows from the extension."""
+    lines = _partial(path)
+    with lines.open("a", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".csv":
+            rows = csv.writer(file, lineterminator="\n")
+            if file.tell() == 0:
+                rows.writerow(CSV_COLUMNS)
+            yield lambda answer: rows.writerows(_csv_rows(answer))
+        else:
+            yield lambda answer: _write_line(file.write, answer)
+    if path.suffix.lower() == ".parquet":
+        _to_parquet(lines, path)
+
+
+def _write_line(write: Callable[[str], object], answer: UserCandidates) -> None:
+    write(answer.model_dump_json(exclude_none=True) + "\n")
+
+
+def _csv_rows(answer: UserCandidates) -> Iterator[tuple[object, ...]]:
+    if not answer.candidates:
+        yield answer.user_id, answer.topic, "", "", "", answer.bundle_version
+    for rank, candidate in enumerate(answer.candidates, start=1):
+        yield answer.user_id, answer.topic, rank, candidate.item_id, candidate.score, answer.bundle_version
+
+
+def _to_parquet(lines: Path, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("topic", pa.string()),
+            ("item_ids", pa.list_(pa.string())),
+            ("scores", pa.list_(pa.float32())),
+            ("bundle_version", pa.string()),
+        ]
+    )
+    temporary = path.with_suffix(".parquet.tmp")
+    with pq.ParquetWriter(temporary, schema) as writer, lines.open(encoding="utf-8") as file:
+        rows: list[dict[str, object]] = []
+        for line in file:
+            answer = UserCandidates.model_validate_json(line)
+            rows.append(
+                {
+                    "user_id": answer.user_id,
+                    "topic": answer.topic,
+                    "item_ids": [candidate.item_id for candidate in answer.candidates],
+                    "scores": [candidate.score for candidate in answer.candidates],
+                    "bundle_version": answer.bundle_version,
+                }
+            )
+            if len(rows) == PARQUET_ROWS:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows.clear()
+        writer.write_table(pa.Table.from_pylist(rows, schema))
+    temporary.replace(path)
+    lines.unlink()

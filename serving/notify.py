@@ -1,0 +1,63 @@
+"""`headwater notify`: a topic's candidates for a file of users, into a file."""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from headwater.client import HeadwaterClient
+from headwater.errors import UsageError
+from headwater.settings import read_settings
+from serving.candidate_files import count_complete, open_writer
+from serving.user_files import count_users, read_users
+
+
+@click.command()
+@click.option("--topic", required=True, help="What to notify about.")
+@click.option(
+    "--users", required=True, type=click.Path(path_type=Path), help="CSV, JSONL, Parquet or text, a user_id a row."
+)
+@click.option("--k", type=click.IntRange(1, 1000), default=50, show_default=True, help="Candidates a user.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="CSV, JSONL or Parquet by extension.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of going on after what the output holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end, no progress.")
+def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json: bool) -> None:
+    """Find a topic's candidates for many users; a broken-off job goes on where it stopped."""
+    settings = read_settings()
+    total = count_users(users)
+    if users.resolve() == output.resolve():
+        raise UsageError(f"--output {output} is the users file itself")
+    if restart:
+        output.unlink(missing_ok=True)
+    done = count_complete(output)
+    if done > total:
+        raise UsageError(f"{output} holds {done} users, {users} only {total}: another job's output? Use --restart")
+    started = time.monotonic()
+    with (
+        HeadwaterClient(settings.serving_url) as client,
+        open_writer(output) as write,
+        click.progressbar(length=total, label=f"topic {topic}", hidden=as_json) as bar,
+    ):
+        bar.update(done)
+        for answer in client.notify(_after(read_users(users), done), topic, k):
+            write(answer)
+            bar.update(1)
+    seconds = time.monotonic() - started
+    summary = {
+        "topic": topic,
+        "users": total,
+        "resumed_after": done,
+        "seconds": round(seconds, 2),
+        "output": str(output),
+    }
+    rate = (total - done) / max(seconds, 1e-9)
+    click.echo(
+        json.dumps(summary) if as_json else f"{total - done} lists in {seconds:.1f} s ({rate:,.0f} lists/s) in {output}"
+    )
+
+
+def _after(users: Iterator[str], done: int) -> Iterator[str]:
+    return islice(users, done, None)
