@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,21 @@ from headwater.activity import HALF_LIVES_MS, WINDOWS, decayed
 from headwater.events import Item
 from headwater.fold import HISTORY_LENGTH, TOPIC_HALF_LIFE_MS, UserState
 from headwater.vocabulary import UNKNOWN, Vocabulary
+
+
+class Indices(Protocol):
+    """What numbers topics and items: a bundle's vocabulary, or the trainer's growing one."""
+
+    @property
+    def topic_index(self) -> Mapping[str, int]:
+        """Topic to index, from 1."""
+        ...
+
+    @property
+    def item_index(self) -> Mapping[str, int]:
+        """Item id to index, from 1."""
+        ...
+
 
 HISTORY = 10
 USER_TOPICS = 16
@@ -51,7 +67,7 @@ class Query:
     topic: str | None
 
 
-def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabulary: Vocabulary) -> Features:
+def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabulary: Indices) -> Features:
     """Return the user tower's inputs for B queries.
 
     Args:

@@ -7,10 +7,10 @@ from headwater.activity import ItemActivity, encode_activity_frame
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement
+from headwater.intake import read_engagement
 from headwater.names import ITEM_ACTIVITY
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.user_record import Outcome, UserRecord
-from headwater.wire import decode
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
@@ -58,13 +58,7 @@ class EngagementFold:
         letters = []
         for record in records:
             try:
-                engagement = decode(Engagement, record.value, record.headers)
-                if engagement.occurred_at > latest_ms:
-                    raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")
-                if record.key is not None and record.key != engagement.user_id.encode():
-                    raise InvalidEvent(
-                        "wrong-key", "the key must be the user_id, so that one partition has all of a user"
-                    )
+                engagement = read_engagement(record.key, record.value, record.headers, latest_ms)
             except InvalidEvent as error:
                 letters.append(record.rejected(error))
             else:

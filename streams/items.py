@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.events import Item
+from headwater.intake import read_item
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import StoredItem
-from headwater.wire import decode
 from streams.embedder import Embedder
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Record
@@ -57,24 +57,8 @@ def _decode(records: Sequence[Record]) -> tuple[dict[str, tuple[Record, Item | N
     letters = []
     for record in records:
         try:
-            if record.value is None:
-                changes[_tombstone_id(record)] = (record, None)
-                continue
-            item = decode(Item, record.value, record.headers)
-            if record.key is not None and record.key != item.item_id.encode():
-                raise InvalidEvent("wrong-key", "the key must be the item_id, or the log cannot be compacted")
-            changes[item.item_id] = (record, item)
+            item_id, item = read_item(record.key, record.value, record.headers)
+            changes[item_id] = (record, item)
         except InvalidEvent as error:
             letters.append(record.rejected(error))
     return changes, letters
-
-
-def _tombstone_id(record: Record) -> str:
-    try:
-        return (record.key or b"").decode() or _no_key()
-    except UnicodeDecodeError:
-        raise InvalidEvent("invalid", "a tombstone's key must be an item_id in UTF-8") from None
-
-
-def _no_key() -> str:
-    raise InvalidEvent("empty", "a record without key and value says nothing")

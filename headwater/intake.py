@@ -1,0 +1,51 @@
+"""Which engagement records count: one answer for the stream and the trainer."""
+
+from collections.abc import Iterable
+
+from headwater.errors import InvalidEvent
+from headwater.events import Engagement, Item
+from headwater.wire import decode
+
+Headers = Iterable[tuple[str, bytes]]
+
+
+def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, latest_ms: int) -> Engagement:
+    """Return the engagement in a record.
+
+    Args:
+        key, value, headers: The record's.
+        latest_ms: An engagement after this epoch ms is refused.
+
+    Raises:
+        InvalidEvent: with the reason.
+    """
+    engagement = decode(Engagement, value, headers)
+    if engagement.occurred_at > latest_ms:
+        raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")
+    if key is not None and key != engagement.user_id.encode():
+        raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
+    return engagement
+
+
+def read_item(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, Item | None]:
+    """Return an item's id and the item in a record, None for a tombstone.
+
+    Raises:
+        InvalidEvent: with the reason.
+    """
+    if value is None:
+        return _tombstone_id(key), None
+    item = decode(Item, value, headers)
+    if key is not None and key != item.item_id.encode():
+        raise InvalidEvent("wrong-key", "the key must be the item_id, or the log cannot be compacted")
+    return item.item_id, item
+
+
+def _tombstone_id(key: bytes | None) -> str:
+    try:
+        item_id = (key or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidEvent("invalid", "a tombstone's key must be an item_id in UTF-8") from None
+    if not item_id:
+        raise InvalidEvent("empty", "a record without key and value says nothing")
+    return item_id

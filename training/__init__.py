@@ -1,0 +1,1 @@
+"""Training: from the engagement log to a published bundle."""

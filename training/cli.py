@@ -1,0 +1,180 @@
+"""`headwater train` and `headwater evaluate`."""
+
+import json
+import logging
+import re
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from headwater.datafiles import read_engagements, read_items
+from headwater.errors import HeadwaterError, UsageError
+from headwater.logs import set_up_logging
+from headwater.replay import known_by, parse_instant
+from headwater.rotation import redis_reachable
+from headwater.settings import read_settings
+from training.batches import LearningSettings
+from training.evaluation.leave_last_out import evaluate_leave_last_out
+from training.evaluation.prequential import Protocol, evaluate_prequential
+from training.evaluation.ranking import Ranking
+from training.evaluation.table import rendered
+from training.refresh import Trainer
+
+UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+ROW_ORDER = (
+    "popularity-10m",
+    "popularity-1h",
+    "popularity-3h",
+    "popularity-24h",
+    "learned-retrieval",
+    "learned-retrieval+overfetch200",
+    "learned-retrieval+filter",
+    "conditional",
+    "conditional+filter",
+)
+
+log = logging.getLogger(__name__)
+
+
+def parse_duration(option: str, text: str) -> int:
+    """Return milliseconds of `90s`, `10m`, `1h`, `1d`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f"{option} {text!r}: give a number and a unit, e.g. 90s, 10m, 1h or 1d")
+    return int(match[1]) * UNITS_MS[match[2]]
+
+
+class Bars:
+    """Shows a progress bar for each stage, none where nobody looks."""
+
+    def __init__(self, hidden: bool) -> None:
+        self._hidden = hidden
+        self._bar: Any = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._hidden:
+            return
+        if self._bar is None or self._bar.desc != stage:
+            self.close()
+            self._bar = tqdm(total=total, desc=stage, disable=None, leave=False)
+            self._bar.desc = stage
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="One refresh, then end.")
+@click.option("--every", metavar="TIME", help="A refresh every so often, e.g. 10m.")
+@click.option("--no-promote", is_flag=True, help="Publish the bundle, leave the alias alone.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print each run record as one line of JSON, no progress.")
+def train(once: bool, every: str | None, no_promote: bool, seed: int, as_json: bool) -> None:
+    """Train on the log since the last refresh, publish a bundle, promote it if it is good enough."""
+    if once == (every is not None):
+        raise UsageError("give either --once or --every TIME")
+    every_ms = parse_duration("--every", every) if every else 0
+    settings = read_settings()
+    set_up_logging(settings)
+    with redis_reachable(settings) as check:
+        check()
+    bars = Bars(hidden=as_json)
+    live_for_ms = settings.max_item_age_s * 1000 or None
+    trainer = Trainer(settings, LearningSettings(seed=seed, live_for_ms=live_for_ms), bars)
+    if once:
+        with redis_reachable(settings):
+            _say(trainer.refresh(not no_promote), as_json)
+        bars.close()
+        return
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.wait(every_ms / 1000):
+        try:
+            with redis_reachable(settings):
+                _say(trainer.refresh(not no_promote), as_json)
+        except HeadwaterError as error:
+            log.warning("no refresh this time: %s", error)
+
+
+def _say(record: dict[str, Any] | None, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(record or {"version": None}))
+    elif record is None:
+        click.echo("nothing new in the log")
+    else:
+        verb = "promoted" if record["promoted"] else "published, not promoted"
+        click.echo(f"{record['version']}: {record['examples']} examples, {verb}, {record['seconds']['total']} s")
+        for reason in record["reasons"]:
+            click.echo(f"  {reason}")
+
+
+@click.command()
+@click.option("--engagements", required=True, type=click.Path(path_type=Path), help="Parquet, CSV or JSONL.")
+@click.option("--items", required=True, type=click.Path(path_type=Path), help="Parquet, CSV or JSONL.")
+@click.option(
+    "--protocol", type=click.Choice(["prequential", "leave-last-out"]), default="prequential", show_default=True
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option("--warmup-until", metavar="TIME", help="Queries begin here; default: two thirds into the log.")
+@click.option("--until", metavar="TIME", help="Queries end here; default: the end of the log.")
+@click.option("--refresh", default="10m", show_default=True, help="10m, 1h, 1d … or never.")
+@click.option(
+    "--live-for", default="1d", show_default=True, help="Items stay candidates this long after their last sign of life."
+)
+@click.option("--max-queries", type=click.IntRange(min=1), default=50_000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def evaluate(
+    engagements: Path,
+    items: Path,
+    protocol: str,
+    json_path: Path | None,
+    warmup_until: str | None,
+    until: str | None,
+    refresh: str,
+    live_for: str,
+    max_queries: int,
+    seed: int,
+) -> None:
+    """Compare conditional retrieval with popularity and learned retrieval on data files."""
+    refresh_ms = None if refresh == "never" else parse_duration("--refresh", refresh)
+    live_for_ms = parse_duration("--live-for", live_for)
+    warmup_ms, until_ms = parse_instant("--warmup-until", warmup_until), parse_instant("--until", until)
+    table = read_engagements(engagements)
+    if len(table) < 2:
+        raise UsageError(f"{engagements}: {len(table)} engagements are too few to evaluate on")
+    catalogue = known_by(read_items(items), table)
+    learning, bars = LearningSettings(seed=seed, live_for_ms=live_for_ms), Bars(hidden=False)
+    if protocol == "leave-last-out":
+        ranking = evaluate_leave_last_out(table, catalogue, max_queries, learning, bars)
+    else:
+        first, last = int(table.occurred_ms[0]), int(table.occurred_ms[-1]) + 1
+        times = Protocol(warmup_ms or first + (last - first) * 2 // 3, until_ms or last, refresh_ms, max_queries, seed)
+        if not first < times.warmup_until_ms < times.until_ms:
+            raise UsageError("--warmup-until must lie between the first engagement and --until")
+        ranking = evaluate_prequential(table, catalogue, times, learning, bars)
+    bars.close()
+    _report(ranking, json_path)
+
+
+def _report(ranking: Ranking, json_path: Path | None) -> None:
+    rows = [ranking.row(name) for name in ROW_ORDER]
+    click.echo(rendered(rows))
+    if ranking.skipped:
+        click.echo(f"{ranking.skipped} queries left out: the engaged item was no candidate any more")
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps({"rows": [row.figures() for row in rows]}, indent=2), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--json {json_path}: {error.strerror}") from None

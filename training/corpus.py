@@ -1,0 +1,146 @@
+"""The trainer's item catalogue and item activity, as arrays that grow."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.activity import HALF_LIVES_MS, WINDOWS
+from headwater.events import Item
+from headwater.features import ITEM_TOPICS, STREAMING, streaming_features
+
+NEVER = -(2**60)
+FIRST_CAPACITY = 1024
+Ints = npt.NDArray[np.int64]
+
+
+class Corpus:
+    """All items ever seen, numbered from 1 (0 is no item), with topics, times and decayed counts.
+
+    Implements `headwater.features.Indices`, so that examples are encoded once, in numbers that stay valid while the
+    corpus grows.
+
+    Attributes:
+        items: The n-th item has number n + 1.
+        topics: The n-th topic has number n + 1.
+        item_topics: (capacity, ITEM_TOPICS) topic numbers, 0 where none.
+        published_ms, engaged_ms: (capacity,) publish time and newest engagement.
+        alive: (capacity,) False after a tombstone.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.topics: list[str] = []
+        self.item_index: dict[str, int] = {}
+        self.topic_index: dict[str, int] = {}
+        self.item_topics = np.zeros((FIRST_CAPACITY, ITEM_TOPICS), dtype=np.int64)
+        self.published_ms = np.full(FIRST_CAPACITY, NEVER, dtype=np.int64)
+        self.engaged_ms = np.full(FIRST_CAPACITY, NEVER, dtype=np.int64)
+        self.alive = np.zeros(FIRST_CAPACITY, dtype=np.bool_)
+        self.counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float64)
+        self.totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def put(self, item: Item) -> int:
+        """Add or update an item and return its number."""
+        number = self.item_index.get(item.item_id)
+        if number is None:
+            self.items.append(item)
+            number = self.item_index[item.item_id] = len(self.items)
+            if number >= len(self.alive):
+                self._grow()
+        else:
+            self.items[number - 1] = item
+        self.item_topics[number] = 0
+        for place, topic in enumerate(item.topics[:ITEM_TOPICS]):
+            self.item_topics[number, place] = self.add_topic(topic)
+        self.published_ms[number] = item.published_at
+        self.alive[number] = True
+        return number
+
+    def add_topic(self, topic: str) -> int:
+        """Return a topic's number, a new one where it has none."""
+        if topic not in self.topic_index:
+            self.topics.append(topic)
+            self.topic_index[topic] = len(self.topics)
+        return self.topic_index[topic]
+
+    def remove(self, item_id: str) -> None:
+        """Note a tombstone."""
+        number = self.item_index.get(item_id)
+        if number is not None:
+            self.alive[number] = False
+
+    def _grow(self) -> None:
+        for name in ("item_topics", "published_ms", "engaged_ms", "alive", "counts", "totals"):
+            old = getattr(self, name)
+            fill = NEVER if name in ("published_ms", "engaged_ms") else 0
+            grown = np.full((2 * len(old), *old.shape[1:]), fill, dtype=old.dtype)
+            grown[: len(old)] = old
+            setattr(self, name, grown)
+
+    def engage(self, items: Ints, times_ms: Ints) -> None:
+        """Count engagements: items (N,) numbers, times (N,) epoch ms, in any order."""
+        touched = np.unique(items)
+        newest = self.engaged_ms[touched].copy()
+        np.maximum.at(self.engaged_ms, items, times_ms)
+        elapsed = np.minimum(self.engaged_ms[touched] - newest, 2**40)
+        rates = -1.0 / np.asarray(HALF_LIVES_MS, dtype=np.float64)
+        self.counts[touched] *= np.exp2(elapsed[:, None] * rates)
+        late = self.engaged_ms[items] - times_ms
+        np.add.at(self.counts, items, np.exp2(late[:, None] * rates))
+        np.add.at(self.totals, items, 1)
+
+    def activity(self) -> "Activity":
+        """Return a copy of the activity, for `restore`."""
+        return Activity(self.counts.copy(), self.engaged_ms.copy(), self.totals.copy())
+
+    def restore(self, activity: "Activity") -> None:
+        """Set the activity back; items that came since have none."""
+        for name in ("counts", "engaged_ms", "totals"):
+            kept = getattr(activity, name)
+            target = getattr(self, name)
+            target[: len(kept)] = kept
+            target[len(kept) :] = NEVER if name == "engaged_ms" else 0
+
+    def forget_activity(self) -> None:
+        """Start counting anew."""
+        self.counts[:], self.engaged_ms[:], self.totals[:] = 0.0, NEVER, 0
+
+    def live(self, now_ms: int, live_for_ms: int | None) -> Ints:
+        """Return the numbers of items published by now, not deleted, and published or engaged with lately."""
+        count = len(self) + 1
+        live = self.alive[:count] & (self.published_ms[:count] <= now_ms)
+        if live_for_ms is not None:
+            newest = np.maximum(self.published_ms[:count], self.engaged_ms[:count])
+            live &= newest >= now_ms - live_for_ms
+        return np.flatnonzero(live)
+
+    def streaming(self, items: Ints, now_ms: int) -> npt.NDArray[np.float32]:
+        """Return the streaming features (N, STREAMING) of items at a time not before their last engagement."""
+        features = streaming_features(
+            self.counts[items].astype(np.float32), self.engaged_ms[items], self.published_ms[items], now_ms
+        )
+        assert features.shape[1] == STREAMING
+        return features
+
+    def has_topic(self, items: Ints, topic: int) -> npt.NDArray[np.bool_]:
+        """Return which items (N,) carry a topic."""
+        result: npt.NDArray[np.bool_] = (self.item_topics[items] == topic).any(axis=1)
+        return result
+
+    def numbers(self, item_ids: Iterable[str]) -> Ints:
+        """Return item numbers, 0 for unknown ones."""
+        return np.array([self.item_index.get(item_id, 0) for item_id in item_ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """A corpus' activity at one time."""
+
+    counts: npt.NDArray[np.float64]
+    engaged_ms: Ints
+    totals: Ints

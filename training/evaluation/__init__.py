@@ -1,0 +1,1 @@
+"""Evaluation: every engagement is ranked before anything may learn from it."""

@@ -1,0 +1,104 @@
+"""The leave-last-out protocol: every user's last engagement is held out, for data without a common clock."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from headwater.datafiles import EngagementTable
+from headwater.events import Item
+from headwater.features import Query, encode_queries
+from headwater.user_record import UserRecord
+from training.batches import LearningSettings
+from training.corpus import Corpus
+from training.evaluation.popularity import SlidingCounts
+from training.evaluation.prequential import CONDITIONAL, UNCONDITIONAL, Progress, learn
+from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.scorers import LearnerScorer
+from training.examples import Examples, Logged, build_examples
+from training.learner import Learner
+
+EPOCHS = 15
+
+
+def evaluate_leave_last_out(
+    engagements: EngagementTable,
+    items: list[Item],
+    max_queries: int,
+    settings: LearningSettings,
+    progress: Progress,
+    epochs: int = EPOCHS,
+) -> Ranking:
+    """Return the ranking of every method; one query for each topic of each held-out item.
+
+    All items are candidates at all times, and every popularity window is the whole log.
+    """
+    corpus = Corpus()
+    for item in items:
+        corpus.put(item.model_copy(update={"published_at": 0}))
+    settings = replace(settings, live_for_ms=None)
+    held_out = _last_rows(engagements)
+    users: dict[str, UserRecord] = {}
+    kept = (Logged(engagement, 0, row) for row, engagement in enumerate(engagements.events()) if row not in held_out)
+    log = build_examples(users, corpus, kept)
+    learners = {CONDITIONAL: Learner(corpus, settings), UNCONDITIONAL: Learner(corpus, settings, conditional=False)}
+    random = np.random.default_rng(settings.seed)
+    for epoch in range(epochs):
+        corpus.forget_activity()
+        learn(learners, corpus, log, settings, random)
+        progress("epochs", epoch + 1, epochs)
+
+    asked, conditions = _queries(engagements, sorted(held_out), corpus, users)
+    if len(asked) > max_queries:
+        chosen = np.sort(random.choice(len(asked), max_queries, replace=False))
+        asked, conditions = asked[chosen], conditions[chosen]
+    seen = _seen(engagements, held_out, corpus, asked)
+    ranking = Ranking(corpus, None, overfetch=(UNCONDITIONAL,))
+    counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1, whole=True)
+    counts.advance(len(log), 0)
+    rows = np.full(len(asked), len(log) - 1)
+    scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}
+    ranking.rank(scorers, asked, conditions, seen, Counting(corpus, log, counts, rows, len(log)))
+    return ranking
+
+
+def _last_rows(engagements: EngagementTable) -> dict[int, None]:
+    """Return the row of each user's last engagement, of users that have another one."""
+    rows: dict[str, list[int]] = {}
+    for row, user_id in enumerate(engagements.user_ids.tolist()):
+        rows.setdefault(user_id, []).append(row)
+    return {each[-1]: None for each in rows.values() if len(each) > 1}
+
+
+def _queries(
+    engagements: EngagementTable, held_out: list[int], corpus: Corpus, users: dict[str, UserRecord]
+) -> tuple[Examples, np.ndarray]:
+    queries, times, items, conditions = [], [], [], []
+    for row in held_out:
+        number = corpus.item_index.get(engagements.item_ids[row], 0)
+        for topic in corpus.item_topics[number]:
+            if topic:
+                queries.append(Query(users[engagements.user_ids[row]].state, None))
+                times.append(int(engagements.occurred_ms[row]))
+                items.append(number)
+                conditions.append(topic)
+    features = encode_queries(queries, times, corpus)
+    repeats = np.zeros(len(items), dtype=np.bool_)
+    asked = Examples(np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), repeats, features)
+    return asked, np.array(conditions, dtype=np.int64)
+
+
+def _seen(engagements: EngagementTable, held_out: dict[int, None], corpus: Corpus, asked: Examples) -> list[np.ndarray]:
+    """Return all items each query's user engaged with, except the held-out one."""
+    by_user: dict[str, set[int]] = {}
+    for row, (user_id, item_id) in enumerate(
+        zip(engagements.user_ids.tolist(), engagements.item_ids.tolist(), strict=True)
+    ):
+        if row not in held_out:
+            by_user.setdefault(user_id, set()).add(corpus.item_index.get(item_id, 0))
+    users = [engagements.user_ids[row] for row in sorted(held_out)]
+    owner = {}
+    for row, user_id in zip(sorted(held_out), users, strict=True):
+        number = corpus.item_index.get(engagements.item_ids[row], 0)
+        owner[(number, int(engagements.occurred_ms[row]))] = by_user[user_id] - {number}
+    keys = zip(asked.items.tolist(), asked.times_ms.tolist(), strict=True)
+    return [np.fromiter(owner[key], dtype=np.int64) for key in keys]

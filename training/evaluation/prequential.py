@@ -1,0 +1,113 @@
+"""The prequential protocol: warm up, then rank, learn, rank, learn, in order of time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.datafiles import EngagementTable
+from headwater.events import Item
+from headwater.user_record import UserRecord
+from training.batches import LearningSettings, prepare
+from training.corpus import Corpus
+from training.evaluation.popularity import SlidingCounts
+from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.scorers import LearnerScorer
+from training.examples import Examples, Logged, build_examples
+from training.learner import Learner
+
+CONDITIONAL = "conditional"
+UNCONDITIONAL = "learned-retrieval"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is evaluated when.
+
+    Attributes:
+        warmup_until_ms, until_ms: Queries are the engagements in between.
+        refresh_ms: Time between refreshes of the parameters; None never refreshes after the warm-up.
+        max_queries: Queries are sampled evenly down to this number.
+    """
+
+    warmup_until_ms: int
+    until_ms: int
+    refresh_ms: int | None
+    max_queries: int
+    seed: int = 0
+
+
+def evaluate_prequential(
+    engagements: EngagementTable, items: list[Item], protocol: Protocol, settings: LearningSettings, progress: Progress
+) -> Ranking:
+    """Return the ranking of every method over the same queries."""
+    corpus = Corpus()
+    for item in items:
+        corpus.put(item)
+    log = _examples(engagements, corpus, protocol.until_ms, progress)
+    learners = {CONDITIONAL: Learner(corpus, settings), UNCONDITIONAL: Learner(corpus, settings, conditional=False)}
+    random = np.random.default_rng(protocol.seed)
+    warm = int(np.searchsorted(log.times_ms, protocol.warmup_until_ms))
+    learn(learners, corpus, log[:warm], settings, random, lambda done: progress("warm-up", done, warm))
+
+    queries = _queries(log, warm, protocol, corpus, np.random.default_rng(protocol.seed))
+    ranking = Ranking(corpus, settings.live_for_ms, overfetch=(UNCONDITIONAL,))
+    counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1)
+    scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}
+    step_ms = protocol.refresh_ms or protocol.until_ms - protocol.warmup_until_ms
+    for begin_ms in range(protocol.warmup_until_ms, protocol.until_ms, step_ms):
+        span = np.searchsorted(log.times_ms, (begin_ms, min(begin_ms + step_ms, protocol.until_ms)))
+        first, last = int(span[0]), int(span[1])
+        rows = queries[(queries >= first) & (queries < last)]
+        now = corpus.activity()
+        asked = log[rows]
+        conditions = corpus.item_topics[asked.items, 0]
+        ranking.rank(scorers, asked, conditions, asked.seen(), Counting(corpus, log, counts, rows, first))
+        corpus.restore(now)
+        if protocol.refresh_ms:
+            learn(learners, corpus, log[first:last], settings, random)
+        progress("evaluation", last - warm, len(log) - warm)
+    return ranking
+
+
+def learn(
+    learners: Mapping[str, Learner],
+    corpus: Corpus,
+    examples: Examples,
+    settings: LearningSettings,
+    random: np.random.Generator,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Train every learner on the same batches."""
+    done = 0
+    for batch in prepare(corpus, examples, settings, random):
+        for learner in learners.values():
+            learner.step(batch)
+        done += len(batch.examples)
+        progress(done)
+
+
+def _examples(engagements: EngagementTable, corpus: Corpus, until_ms: int, progress: Progress) -> Examples:
+    total = int(np.searchsorted(engagements.occurred_ms, until_ms))
+
+    def logged() -> Iterator[Logged]:
+        for offset, engagement in enumerate(engagements.events(until_ms=until_ms)):
+            if offset % 10_000 == 0:
+                progress("folding", offset, total)
+            yield Logged(engagement, 0, offset)
+
+    users: dict[str, UserRecord] = {}
+    return build_examples(users, corpus, logged())
+
+
+def _queries(
+    log: Examples, warm: int, protocol: Protocol, corpus: Corpus, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return rows of the log to rank: no repeats, only items with a topic, sampled evenly."""
+    asked = ~log.repeats[warm:] & (corpus.item_topics[log.items[warm:], 0] > 0)
+    rows = np.flatnonzero(asked) + warm
+    if len(rows) > protocol.max_queries:
+        rows = np.sort(random.choice(rows, protocol.max_queries, replace=False))
+    return rows

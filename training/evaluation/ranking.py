@@ -1,0 +1,122 @@
+"""Ranks each query's engaged item among all live ones, for every method at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.features import STREAMING
+from training.corpus import Corpus
+from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
+from training.evaluation.scorers import Floats, Scorer
+from training.evaluation.table import Row
+from training.examples import Examples
+
+Ints = npt.NDArray[np.int64]
+MATCH_AT = 50
+OVERFETCH = 200
+
+
+@dataclass
+class Ranking:
+    """Collects rows over many stretches of queries.
+
+    Attributes:
+        overfetch: Names of scorers that also get a row `+overfetch200`.
+        live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
+        skipped: Queries whose engaged item was no candidate.
+    """
+
+    corpus: Corpus
+    live_for_ms: int | None
+    overfetch: Sequence[str] = ()
+    rows: dict[str, Row] = field(default_factory=dict)
+    skipped: int = 0
+
+    def row(self, name: str) -> Row:
+        """Return the row of that name."""
+        return self.rows.setdefault(name, Row(name))
+
+    def rank(
+        self,
+        scorers: Mapping[str, Scorer],
+        examples: Examples,
+        conditions: Ints,
+        seen: Sequence[npt.ArrayLike],
+        before: "Counting",
+    ) -> None:
+        """Rank queries in order of time.
+
+        Args:
+            scorers: Row name to what scores.
+            examples: Q queries: the user just before, the engaged item, the time.
+            conditions: (Q,) topics asked for.
+            seen: For each query the numbers of items the user must not be shown again.
+            before: Brings activity and counts to the state just before a query.
+        """
+        if not len(examples):
+            return
+        known = np.arange(1, len(self.corpus) + 1)
+        items = {name: _with_blank(scorer.embed_items(known)) for name, scorer in scorers.items()}
+        users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
+        for query in range(len(examples)):
+            now_ms = int(examples.times_ms[query])
+            counts = before(query)
+            live = self.corpus.live(now_ms, self.live_for_ms)
+            live = live[~np.isin(live, np.asarray(seen[query]))]
+            place = int(np.searchsorted(live, examples.items[query]))
+            if place == len(live) or live[place] != examples.items[query]:
+                self.skipped += 1
+                continue
+            on_topic = self.corpus.has_topic(live, int(conditions[query]))
+            self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
+            streaming = self.corpus.streaming(live, now_ms)
+            for name in scorers:
+                user = users[name][query]
+                scores = items[name][live] @ user[:-STREAMING] + streaming @ user[-STREAMING:]
+                self._rank_scores(name, scores, place, on_topic)
+
+    def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
+        for window, name in enumerate(WINDOWS_MS):
+            self.row(name).add(counts.rank(window, members, place, self.corpus.published_ms))
+
+    def _rank_scores(self, name: str, scores: Floats, place: int, on_topic: npt.NDArray[np.bool_]) -> None:
+        possible = min(MATCH_AT, int(on_topic.sum()))
+        above = scores > scores[place]
+        top = np.argpartition(-scores, MATCH_AT - 1)[:MATCH_AT] if len(scores) > MATCH_AT else np.arange(len(scores))
+        self.row(name).add(1 + int(above.sum()), float(on_topic[top].sum()) / possible)
+        within = 1 + int((above & on_topic).sum())
+        if name in self.overfetch:
+            fetched = int(above.sum()) < OVERFETCH
+            few = np.argpartition(-scores, OVERFETCH - 1)[:OVERFETCH] if len(scores) > OVERFETCH else top
+            share = min(possible, int(on_topic[few].sum())) / possible
+            self.row(f"{name}+overfetch{OVERFETCH}").add(within if fetched else float("inf"), share)
+        self.row(f"{name}+filter").add(within)
+
+
+class Counting:
+    """Brings a corpus' activity and the sliding counts to the state just before each query.
+
+    Args:
+        corpus: Its activity is advanced; restore it afterwards.
+        log: All examples, in order of time.
+        counts: Advanced likewise.
+        rows: Row of each query in `log`.
+        begin: First row not counted yet in the corpus.
+    """
+
+    def __init__(self, corpus: Corpus, log: Examples, counts: SlidingCounts, rows: Ints, begin: int) -> None:
+        self._corpus, self._log, self._counts, self._rows, self._done = corpus, log, counts, rows, begin
+
+    def __call__(self, query: int) -> SlidingCounts:
+        row = int(self._rows[query])
+        if row > self._done:
+            self._corpus.engage(self._log.items[self._done : row], self._log.times_ms[self._done : row])
+            self._done = row
+        self._counts.advance(row, int(self._log.times_ms[row]))
+        return self._counts
+
+
+def _with_blank(embeddings: Floats) -> Floats:
+    return np.vstack((np.zeros((1, embeddings.shape[1]), dtype=np.float32), embeddings))

@@ -1,0 +1,61 @@
+"""What can be ranked: a learner in training, or a bundle as it is served."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.bundle import Bundle
+from headwater.features import Features, encode_items
+from training.corpus import Corpus
+from training.examples import Examples
+from training.learner import Learner
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """Embeds users and items; the score is their inner product."""
+
+    def embed_items(self, items: Ints) -> Floats:
+        """Return static embeddings (N, D) of corpus numbers."""
+        ...
+
+    def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
+        """Return user embeddings (B, D + STREAMING) just before each example, for topics in corpus numbers."""
+        ...
+
+
+class LearnerScorer:
+    """A learner's towers as they are now."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def embed_items(self, items: Ints) -> Floats:
+        return self._learner.embed_items(items)
+
+    def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
+        return self._learner.embed_users(examples.features, conditions)
+
+
+class BundleScorer:
+    """A published bundle through ONNX Runtime; corpus numbers become the bundle's."""
+
+    def __init__(self, bundle: Bundle, corpus: Corpus) -> None:
+        self._bundle, self._corpus = bundle, corpus
+        vocabulary = bundle.vocabulary
+        self._items = np.array([0, *(vocabulary.item_index.get(item.item_id, 0) for item in corpus.items)])
+        self._topics = np.array([0, *(vocabulary.topic_index.get(topic, 0) for topic in corpus.topics)])
+
+    def embed_items(self, items: Ints) -> Floats:
+        known = [self._corpus.items[number - 1] for number in items.tolist()]
+        return self._bundle.item_tower.embed(encode_items(known, self._bundle.vocabulary))
+
+    def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
+        features: Features = dict(examples.features)
+        features["history_items"] = self._items[examples.features["history_items"].astype(np.int64)]
+        features["topic_ids"] = self._topics[examples.features["topic_ids"].astype(np.int64)]
+        features["condition"] = self._topics[conditions]
+        return self._bundle.user_tower.embed(features)

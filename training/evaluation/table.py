@@ -1,0 +1,49 @@
+"""The result table: one row a method, figures over the same queries."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+CUTOFFS = (1, 3, 10, 50)
+
+
+@dataclass
+class Row:
+    """Ranks and topic matches of one method.
+
+    Attributes:
+        ranks: Rank of the engaged item for each query, from 1.
+        matches: On-topic share of what was possible in the top 50.
+    """
+
+    name: str
+    ranks: list[float] = field(default_factory=list)
+    matches: list[float] = field(default_factory=list)
+
+    def add(self, rank: float, match: float = 1.0) -> None:
+        """Note one query."""
+        self.ranks.append(rank)
+        self.matches.append(match)
+
+    def figures(self) -> dict[str, Any]:
+        """Return the row as it stands in the JSON."""
+        ranks = np.array(self.ranks)
+        empty = not len(ranks)
+        figures: dict[str, Any] = {"name": self.name, "queries": len(ranks)}
+        for cutoff in CUTOFFS:
+            figures[f"recall@{cutoff}"] = 0.0 if empty else float((ranks <= cutoff).mean())
+        figures["mrr"] = 0.0 if empty else float((1.0 / ranks).mean())
+        figures["topic_match@50"] = 0.0 if empty else float(np.mean(self.matches))
+        return figures
+
+
+def rendered(rows: Iterable[Row]) -> str:
+    """Return the table as text."""
+    lines = [f"{'':<28}{'R@1':>8}{'R@3':>8}{'R@10':>8}{'R@50':>8}{'MRR':>8}{'match@50':>10}"]
+    for row in rows:
+        figures = row.figures()
+        recalls = "".join(f"{figures[f'recall@{cutoff}']:>8.3f}" for cutoff in CUTOFFS)
+        lines.append(f"{row.name:<28}{recalls}{figures['mrr']:>8.4f}{figures['topic_match@50']:>10.3f}")
+    return "\n".join(lines)

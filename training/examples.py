@@ -1,0 +1,93 @@
+"""Point-in-time examples: what was known of a user just before each engagement."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.events import Engagement
+from headwater.features import Features, Query, encode_queries
+from headwater.user_record import Outcome, UserRecord
+from training.corpus import Corpus
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N engagements in order of the log.
+
+    Attributes:
+        items: (N,) numbers in the corpus.
+        times_ms: (N,) epoch ms.
+        repeats: (N,) True where the user had engaged with the item before.
+        features: The user tower's inputs in the corpus' numbers; `condition` is still 0.
+    """
+
+    items: Ints
+    times_ms: Ints
+    repeats: npt.NDArray[np.bool_]
+    features: Features
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, rows: slice | Ints) -> "Examples":
+        features = {name: values[rows] for name, values in self.features.items()}
+        return Examples(self.items[rows], self.times_ms[rows], self.repeats[rows], features)
+
+    def in_time(self) -> "Examples":
+        """Return the examples in order of time."""
+        return self[np.argsort(self.times_ms, kind="stable")]
+
+    def seen(self) -> list[Ints]:
+        """Return for each example the items of the user's history that the user tower sees."""
+        return list(self.features["history_items"].astype(np.int64))
+
+    @classmethod
+    def joined(cls, parts: "list[Examples]") -> "Examples":
+        """Return several parts as one."""
+        names = parts[0].features
+        return cls(
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.times_ms for part in parts]),
+            np.concatenate([part.repeats for part in parts]),
+            {name: np.concatenate([part.features[name] for part in parts]) for name in names},
+        )
+
+
+@dataclass(frozen=True)
+class Logged:
+    """An engagement and where it stood in the log."""
+
+    engagement: Engagement
+    partition: int
+    offset: int
+
+
+def build_examples(users: dict[str, UserRecord], corpus: Corpus, log: Iterable[Logged]) -> Examples:
+    """Fold a stretch of the log into `users` and return an example of each applied engagement.
+
+    Duplicates, repeated offsets and engagements with items the corpus does not know are left out, by the same code as
+    in the stream.
+    """
+    queries, times, items, repeats = [], [], [], []
+    for logged in log:
+        engagement = logged.engagement
+        number = corpus.item_index.get(engagement.item_id)
+        if number is None:
+            continue
+        before = users.get(engagement.user_id) or UserRecord()
+        topics = corpus.items[number - 1].topics
+        after, outcome = before.apply(engagement, topics, logged.partition, logged.offset)
+        users[engagement.user_id] = after
+        if outcome is Outcome.APPLIED:
+            queries.append(Query(before.state, None))
+            times.append(engagement.occurred_at)
+            items.append(number)
+            repeats.append(any(past.item_id == engagement.item_id for past in before.state.history))
+    features = encode_queries(queries, times, corpus)
+    return Examples(
+        np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), np.array(repeats, dtype=np.bool_), features
+    )

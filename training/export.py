@@ -1,0 +1,141 @@
+"""From towers to a published bundle, checked against ONNX Runtime."""
+
+import logging
+import tempfile
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headwater.bundle import Manifest, Tower, publish_bundle, tensor_specs
+from headwater.features import USER_INPUTS, Features, Query, encode_items, encode_queries
+from headwater.fold import UserState
+from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
+from headwater.vocabulary import Vocabulary
+from training.learner import Learner
+from training.towers import Towers, TowerSizes
+
+PARITY = 1e-5
+GOLDEN_ROWS = 64
+OPSET = 18
+
+
+def new_version() -> str:
+    """Return a version that sorts after all earlier ones."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
+
+
+def export_bundle(
+    learner: Learner,
+    repository: Path,
+    states: list[UserState],
+    now_ms: int,
+    offsets: dict[str, dict[int, int]],
+    metrics: dict[str, float],
+) -> Path:
+    """Publish a learner's towers.
+
+    Args:
+        learner: Whose towers; only items with enough engagements keep an embedding of their own.
+        repository: The model repository.
+        states: Users for the golden inputs.
+        now_ms: The time the golden inputs are encoded for.
+        offsets: The first records the model has not seen.
+        metrics: What goes into the manifest.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        ArithmeticError: ONNX Runtime and torch differ by more than `PARITY`.
+    """
+    vocabulary, towers = _compact(learner)
+    repository.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=repository))
+    vocabulary.write(staging / VOCABULARY_FILE)
+    users = encode_queries(_golden_queries(states, vocabulary), now_ms, vocabulary)
+    items = encode_items(learner.corpus.items[:GOLDEN_ROWS], vocabulary)
+    user_inputs = tuple(torch.from_numpy(users[name]) for name in USER_INPUTS)
+    item_inputs = tuple(torch.from_numpy(items[name]) for name in ("item", "topics", "numeric"))
+    _export(towers.user, user_inputs, list(USER_INPUTS), staging / USER_TOWER_FILE)
+    _export(towers.item, item_inputs, ["item", "topics", "numeric"], staging / ITEM_TOWER_FILE)
+    with torch.no_grad():
+        user_output, item_output = towers.user(*user_inputs).numpy(), towers.item(*item_inputs).numpy()
+    _check_parity(staging / USER_TOWER_FILE, users, user_output)
+    _check_parity(staging / ITEM_TOWER_FILE, items, item_output)
+    _write_golden(staging / GOLDEN_FILE, users, items, user_output, item_output)
+    embeddings = learner.embed_items(np.arange(1, len(learner.corpus) + 1))
+    manifest = Manifest(
+        version=new_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        conditional=learner.towers.sizes.conditional,
+        dimension=learner.settings.dimension,
+        max_norm=float(np.linalg.norm(embeddings, axis=1).max(initial=1.0)),
+        tensors={name: tensor_specs(staging / name) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE)},
+        training_offsets=offsets,
+        metrics=metrics,
+    )
+    return publish_bundle(staging, repository, manifest)
+
+
+def _compact(learner: Learner) -> tuple[Vocabulary, Towers]:
+    """Return the vocabulary of items with enough engagements, and towers with just its rows."""
+    corpus = learner.corpus
+    numbers = np.arange(1, len(corpus) + 1)
+    kept = numbers[learner.gated(numbers) > 0]
+    vocabulary = Vocabulary(tuple(corpus.topics), tuple(corpus.items[number - 1].item_id for number in kept.tolist()))
+    old = learner.towers.sizes
+    towers = Towers(TowerSizes(len(corpus.topics), len(kept), old.numeric, old.dimension, old.hidden, old.conditional))
+    item_rows = torch.from_numpy(np.concatenate(([0], kept)))
+    topic_rows = torch.arange(len(corpus.topics) + 1)
+    with torch.no_grad():
+        weights = learner.towers.state_dict()
+        for name, target in towers.state_dict().items():
+            source = weights[name]
+            if name in ("user.history.weight", "item.own.weight"):
+                source = source[item_rows]
+            elif source.shape != target.shape:
+                source = source[topic_rows]
+            target.copy_(source)
+    return vocabulary, towers.eval()
+
+
+def _golden_queries(states: list[UserState], vocabulary: Vocabulary) -> list[Query]:
+    topics = [None, *vocabulary.topics]
+    chosen = states[:GOLDEN_ROWS] or [UserState()]
+    return [Query(state, topics[place % len(topics)]) for place, state in enumerate(chosen)]
+
+
+def _export(tower: torch.nn.Module, inputs: tuple[torch.Tensor, ...], names: list[str], path: Path) -> None:
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower,
+            inputs,
+            str(path),
+            input_names=names,
+            output_names=[path.stem.replace("tower", "embedding")],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _check_parity(path: Path, features: Features, expected: np.ndarray) -> None:
+    error = float(np.abs(Tower(path).embed(features) - expected).max(initial=0.0))
+    if not error <= PARITY * max(1.0, float(np.abs(expected).max(initial=0.0))):
+        raise ArithmeticError(f"{path.name}: ONNX Runtime is {error:.2g} off torch, at most {PARITY} is let through")
+
+
+def _write_golden(
+    path: Path, users: Features, items: Features, user_output: np.ndarray, item_output: np.ndarray
+) -> None:
+    arrays: dict[str, np.ndarray] = {f"user_input/{name}": value for name, value in users.items()}
+    arrays |= {f"item_input/{name}": value for name, value in items.items()}
+    np.savez(path, allow_pickle=False, user_output=user_output, item_output=item_output, **arrays)

@@ -1,0 +1,43 @@
+"""The promotion gate: a new bundle must not be worse than the live one on the newest slice of the log."""
+
+from dataclasses import dataclass
+
+from training.evaluation.ranking import Ranking
+
+MAX_MRR_LOSS = 0.02
+MIN_TOPIC_MATCH = 0.8
+MIN_QUERIES = 50
+CANDIDATE = "candidate"
+LIVE = "live"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to promote, and why."""
+
+    promote: bool
+    reasons: list[str]
+
+
+def decide(ranking: Ranking) -> Decision:
+    """Return the decision over a ranking with rows `candidate` and, where a bundle is live, `live`.
+
+    A low topic match says that the conditions of training and of queries differ, or that they are mixed too weakly.
+    """
+    candidate = ranking.row(CANDIDATE).figures()
+    if candidate["queries"] < MIN_QUERIES:
+        return Decision(True, [f"only {candidate['queries']} queries on the newest slice, too few to refuse"])
+    reasons, refused = [], False
+    match = candidate["topic_match@50"]
+    if match < MIN_TOPIC_MATCH:
+        refused = True
+        reasons.append(
+            f"topic match@50 without a filter is {match:.3f}, needs {MIN_TOPIC_MATCH}: the conditions sampled in training "
+            "and those of the queries differ, or the condition is mixed in too weakly"
+        )
+    if LIVE in ranking.rows:
+        live = ranking.row(LIVE).figures()["mrr"]
+        loss = 1.0 - candidate["mrr"] / live if live else 0.0
+        refused = refused or loss > MAX_MRR_LOSS
+        reasons.append(f"MRR {candidate['mrr']:.4f}, the live bundle's {live:.4f} (at most {MAX_MRR_LOSS:.0%} less)")
+    return Decision(not refused, reasons)

@@ -1,0 +1,95 @@
+"""The engagement and item log, read from saved offsets to the present end."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from headwater.errors import InvalidEvent
+from headwater.intake import read_engagement, read_item
+from headwater.names import ENGAGEMENTS, ITEMS
+from headwater.settings import Settings
+from headwater.topics import unreachable
+from training.corpus import Corpus
+from training.examples import Logged
+
+POLL_MS = 1000
+MAX_POLL_RECORDS = 5000
+Offsets = dict[str, dict[int, int]]
+
+
+@dataclass
+class LogReader:
+    """Reads what was appended since the last time.
+
+    Attributes:
+        offsets: Topic name without namespace to partition to the next offset to read.
+        skipped: Records left out by reason; the stream made them dead letters.
+    """
+
+    settings: Settings
+    offsets: Offsets = field(default_factory=lambda: {ITEMS: {}, ENGAGEMENTS: {}})
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def read_items(self, corpus: Corpus) -> int:
+        """Take new and changed items into the corpus, tombstones too; return how many records."""
+        count = 0
+        for record in self._records(ITEMS):
+            count += 1
+            try:
+                item_id, item = read_item(record.key, record.value, record.headers)
+            except InvalidEvent as error:
+                self.skipped[error.reason] += 1
+                continue
+            if item is None:
+                corpus.remove(item_id)
+            else:
+                corpus.put(item)
+        return count
+
+    def read_engagements(self) -> Iterator[Logged]:
+        """Yield new engagements in the order of each partition."""
+        latest_ms = time.time_ns() // 1_000_000 + self.settings.max_future_s * 1000
+        for record in self._records(ENGAGEMENTS):
+            try:
+                engagement = read_engagement(record.key, record.value, record.headers, latest_ms)
+            except InvalidEvent as error:
+                self.skipped[error.reason] += 1
+                continue
+            yield Logged(engagement, record.partition, record.offset)
+
+    def _records(self, name: str) -> Iterator[Any]:
+        topic = self.settings.names.topic(name)
+        try:
+            consumer = KafkaConsumer(
+                **self.settings.kafka_options(),
+                enable_auto_commit=False,
+                max_poll_records=MAX_POLL_RECORDS,
+                auto_offset_reset="earliest",
+            )
+        except (KafkaError, ValueError) as error:
+            raise unreachable(self.settings, error) from None
+        try:
+            yield from self._until_end(consumer, name, topic)
+        except KafkaError as error:
+            raise unreachable(self.settings, error) from None
+        finally:
+            consumer.close()
+
+    def _until_end(self, consumer: Any, name: str, topic: str) -> Iterator[Any]:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        first, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        offsets = self.offsets[name]
+        for partition in partitions:
+            consumer.seek(partition, max(offsets.get(partition.partition, 0), first[partition]))
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for partition, records in consumer.poll(POLL_MS).items():
+                for record in records:
+                    if record.offset < ends[partition]:
+                        offsets[partition.partition] = record.offset + 1
+                        yield record

@@ -1,0 +1,179 @@
+"""A refresh, top to bottom: read, rank, learn, export, publish, build, verify, promote."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headwater.bundle import Bundle
+from headwater.errors import BundleError, HeadwaterError, UsageError
+from headwater.names import ENGAGEMENTS
+from headwater.rotation import Rotation
+from headwater.settings import Settings
+from headwater.user_record import UserRecord
+from training.batches import LearningSettings, prepare, sample_conditions
+from training.checkpoint import read_checkpoint, write_checkpoint
+from training.corpus import Corpus
+from training.evaluation.popularity import SlidingCounts
+from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.scorers import BundleScorer, LearnerScorer, Scorer
+from training.examples import Examples, build_examples
+from training.export import GOLDEN_ROWS, export_bundle
+from training.gate import CANDIDATE, LIVE, decide
+from training.learner import Learner
+from training.log import LogReader
+
+SLICE_SHARE = 0.1
+MAX_SLICE = 2_000
+REPORTED = ("mrr", "recall@1", "recall@10", "topic_match@50")
+
+log = logging.getLogger(__name__)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Trainer:
+    """Keeps the trainer's state between refreshes; all of it can be restored from a checkpoint.
+
+    Attributes:
+        settings: The installation.
+        learning: How the model is trained.
+        progress: Told (stage, done, total).
+    """
+
+    settings: Settings
+    learning: LearningSettings
+    progress: Progress = lambda stage, done, total: None
+    learner: Learner | None = None
+    users: dict[str, UserRecord] = field(default_factory=dict)
+    corpus: Corpus = field(default_factory=Corpus)
+
+    def __post_init__(self) -> None:
+        self.directory = self.settings.state_dir / "training"
+        self.reader = LogReader(self.settings)
+        self.rotation = Rotation(self.settings)
+        restored = read_checkpoint(self.directory / "checkpoints", self.learning)
+        if restored is not None:
+            self.learner, self.users, self.reader.offsets = restored
+            self.corpus = self.learner.corpus
+
+    def refresh(self, promote: bool = True) -> dict[str, Any] | None:
+        """Bring the model up to the end of the log; return the run record, None where nothing is new.
+
+        Raises:
+            UsageError: there is nothing to train on yet.
+            HeadwaterError: a service is away, or the new generation does not verify; the live one stays.
+        """
+        started = time.monotonic()
+        # 1. Read the log since the last refresh; fold it into examples with the stream's own code.
+        self.reader.read_items(self.corpus)
+        examples = build_examples(self.users, self.corpus, self.reader.read_engagements()).in_time()
+        if not len(examples):
+            if self.learner is None:
+                raise UsageError("the log holds no engagement with a known item yet; stream some in first")
+            log.info("nothing new in the log")
+            return None
+        learner = self._fitted_learner()
+        seconds = {"read": time.monotonic() - started}
+        # 2. Learn from all but the newest slice. 3. Rank that slice with the live bundle and the new towers.
+        older, newest = _split(examples)
+        self._learn(learner, older)
+        seconds["train"] = time.monotonic() - started
+        ranking = self._rank(learner, newest)
+        seconds["rank"] = time.monotonic() - started
+        # 4. Learn from the newest slice too. 5. Export and publish, durable at once or not at all.
+        self._learn(learner, newest)
+        metrics = _metrics(ranking)
+        states = [record.state for record in list(self.users.values())[-GOLDEN_ROWS:]]
+        now_ms = int(examples.times_ms[-1])
+        path = export_bundle(learner, self.settings.model_dir, states, now_ms, self.reader.offsets, metrics)
+        seconds["export"] = time.monotonic() - started
+        # 6. Only now remember the offsets: a crash before this reads the same log again into the old state.
+        write_checkpoint(self.directory / "checkpoints", path.name, learner, self.users, self.reader.offsets)
+        # 7. Rotate the index, if the gate lets the bundle through.
+        decision = decide(ranking)
+        promoted = promote and decision.promote
+        if promoted:
+            self._rotate(path.name)
+        seconds["total"] = time.monotonic() - started
+        record = {
+            "version": path.name,
+            "promoted": promoted,
+            "reasons": decision.reasons,
+            "examples": len(examples),
+            "items": len(self.corpus),
+            "users": len(self.users),
+            "skipped": dict(self.reader.skipped),
+            "metrics": metrics,
+            "offsets": self.reader.offsets[ENGAGEMENTS],
+            "learning": asdict(self.learning),
+            "seconds": {stage: round(until, 2) for stage, until in seconds.items()},
+        }
+        self._save(record)
+        return record
+
+    def _fitted_learner(self) -> Learner:
+        if self.learner is None:
+            self.learner = Learner(self.corpus, self.learning)
+        self.learner.fit_vocabulary()
+        return self.learner
+
+    def _learn(self, learner: Learner, examples: Examples) -> None:
+        random = np.random.default_rng((self.learning.seed, len(self.users), len(examples)))
+        done = 0
+        for batch in prepare(self.corpus, examples, self.learning, random):
+            learner.step(batch)
+            done += len(batch.examples)
+            self.progress("training", done, len(examples))
+
+    def _rank(self, learner: Learner, newest: Examples) -> Ranking:
+        rows = np.flatnonzero(~newest.repeats & (self.corpus.item_topics[newest.items, 0] > 0))
+        asked = newest[rows]
+        random = np.random.default_rng(self.learning.seed)
+        conditions = sample_conditions(self.corpus, asked.items, random)
+        scorers: dict[str, Scorer] = {CANDIDATE: LearnerScorer(learner)}
+        live = self._live_bundle()
+        if live is not None:
+            scorers[LIVE] = BundleScorer(live, self.corpus)
+        ranking = Ranking(self.corpus, self.learning.live_for_ms)
+        counts = SlidingCounts(newest.items, newest.times_ms, len(self.corpus) + 1)
+        before = self.corpus.activity()
+        ranking.rank(scorers, asked, conditions, asked.seen(), Counting(self.corpus, newest, counts, rows, 0))
+        self.corpus.restore(before)
+        return ranking
+
+    def _live_bundle(self) -> Bundle | None:
+        try:
+            version = self.rotation.live()
+            return Bundle.load(self.settings.model_dir / version) if version else None
+        except BundleError as error:
+            log.error("the live bundle cannot be compared with: %s", error)
+            return None
+
+    def _rotate(self, version: str) -> None:
+        self.rotation.build(version, lambda done, total: self.progress("building", done, total))
+        self.rotation.promote(version)
+        try:
+            self.rotation.prune()
+        except HeadwaterError as error:
+            log.warning("old generations stay: %s", error)
+
+    def _save(self, record: dict[str, Any]) -> None:
+        runs = self.directory / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        (runs / f"{record['version']}.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def _split(examples: Examples) -> tuple[Examples, Examples]:
+    newest = min(MAX_SLICE, max(1, round(SLICE_SHARE * len(examples))))
+    return examples[: len(examples) - newest], examples[len(examples) - newest :]
+
+
+def _metrics(ranking: Ranking) -> dict[str, float]:
+    """Return the main figures of every row, `row/figure`."""
+    figures = {name: row.figures() for name, row in ranking.rows.items()}
+    return {f"{name}/{figure}": round(row[figure], 5) for name, row in figures.items() for figure in REPORTED}

@@ -1,0 +1,65 @@
+"""Negatives and their sampling probabilities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from training.corpus import Corpus
+
+Ints = npt.NDArray[np.int64]
+POPULARITY_WINDOW = 2
+SMOOTHING = 0.1
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The items a batch is scored against.
+
+    Attributes:
+        items: (C,) unique numbers, the batch's positives among them.
+        log_q: (C,) log of the probability that an item is among them (logQ correction).
+        positives: (B,) place of each example's positive in `items`.
+    """
+
+    items: Ints
+    log_q: npt.NDArray[np.float32]
+    positives: Ints
+
+
+def sample_candidates(
+    corpus: Corpus,
+    positives: Ints,
+    conditions: Ints,
+    live: Ints,
+    random: np.random.Generator,
+    uniform: int,
+    same_condition: int,
+) -> Candidates:
+    """Return the unique in-batch items, uniform live negatives and same-condition negatives.
+
+    Args:
+        corpus: The items.
+        positives: (B,) engaged items.
+        conditions: (B,) their sampled topics; same-condition negatives are drawn from these topics.
+        live: (L,) live items.
+        random: Source of chance.
+        uniform: Number of uniform draws.
+        same_condition: Number of same-condition draws.
+    """
+    uniformly = random.choice(live, uniform)
+    topics, drawn = np.unique(random.choice(conditions, same_condition), return_counts=True)
+    rate = np.zeros(len(corpus.topics) + 1)
+    matching = []
+    for topic, count in zip(topics.tolist(), drawn.tolist(), strict=True):
+        members = live[corpus.has_topic(live, topic)] if topic else live[:0]
+        if len(members):
+            matching.append(random.choice(members, count))
+            rate[topic] = count / len(members)
+    items, places = np.unique(np.concatenate((positives, uniformly, *matching)), return_inverse=True)
+    popularity = corpus.counts[:, POPULARITY_WINDOW] + SMOOTHING
+    share = popularity[items] / popularity[live].sum()
+    rate[0] = 0.0
+    expected = share * len(positives) + uniform / len(live) + rate[corpus.item_topics[items]].sum(axis=1)
+    log_q = np.log(-np.expm1(-expected)).astype(np.float32)
+    return Candidates(items, log_q, places[: len(positives)])
