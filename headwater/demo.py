@@ -1,17 +1,17 @@
-"""`headwater demo`: the whole loop on one machine, from engagements to a topic's candidates."""
+"""The demo's story: from engagements to a topic's candidates, measured on the way."""
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import httpx
 
 from headwater.client import HeadwaterClient
 from headwater.demo_source import DemoSource
-from headwater.errors import HeadwaterError, ServiceUnavailable
+from headwater.errors import ServiceUnavailable
 from headwater.events import Engagement, Item
 from headwater.producer import EngagementProducer
+from headwater.query_load import QueryLoad
 from headwater.settings import Settings
 from headwater.supervisor import Supervisor
 
@@ -54,6 +55,23 @@ class Demo:
             self.notify()
             self.stream_in("the next hours", producer, self.source.later())
             self.promote_under_queries()
+
+    def summarise(self, seconds: float, path: Path) -> None:
+        """Print the figures, and write them as JSON."""
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        self.figures |= {"source": self.source.name, "seconds": round(seconds, 1), "machine": machine}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.figures, indent=2), encoding="utf-8")
+        headline(f"Summary ({machine}; {seconds:.0f} s)")
+        stream, swap = self.figures["stream"], self.figures["swap"]
+        sent = self.figures["sent"]["engagements"]
+        tell(f"{sent:,} engagements = {' + '.join(f'{count:,} {name}' for name, count in stream.items())}")
+        tell(f"new item retrievable after {self.figures['item_retrievable_ms']['median']} ms (median)")
+        tell(f"{self.figures['notification_lists_per_s']:,} notification lists/s")
+        tell(
+            f"second generation promoted under {swap['queries']:,} queries: {swap['failed']} failed, p99 {swap['p99_ms']} ms"
+        )
+        tell(f"figures as JSON: {path}")
 
     def stream_in(self, what: str, producer: EngagementProducer, events: Iterable[Item | Engagement]) -> None:
         """Send events and wait until every one of them is applied or explained."""
@@ -149,7 +167,7 @@ class Demo:
 
     def notify(self) -> None:
         """Run one topic's notification job for many users."""
-        users = [user_id for user_id, _ in zip(_cycled(self.source.users), range(NOTIFIED_USERS), strict=False)]
+        users = list(islice(cycle(self.source.users), NOTIFIED_USERS))
         headline(f"A notification job: topic {self.source.topics[0]}, {len(users):,} users")
         started = time.perf_counter()
         lists = list(HeadwaterClient(self.settings.serving_url).notify(users, self.source.topics[0], k=20))
@@ -177,54 +195,6 @@ class Demo:
                 **self.figures["swap"]
             )
         )
-
-
-class QueryLoad:
-    """Queries the server from a thread and keeps count; a context manager."""
-
-    def __init__(self, url: str, users: list[str], topics: list[str]) -> None:
-        self._url, self._users, self._topics = url, users, topics
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.versions: Counter[str] = Counter()
-        self.latencies_ms: list[float] = []
-        self.failed = 0
-
-    def _run(self) -> None:
-        client, number = HeadwaterClient(self._url), 0
-        while not self._stop.is_set():
-            number += 1
-            started = time.perf_counter()
-            try:
-                answer = client.candidates(
-                    self._users[number % len(self._users)], self._topics[number % len(self._topics)], k=20
-                )
-            except (HeadwaterError, httpx.HTTPError):
-                self.failed += 1
-                continue
-            self.latencies_ms.append((time.perf_counter() - started) * 1000)
-            self.versions[answer.bundle_version] += 1
-
-    def wait_for(self, version: str) -> None:
-        """Return when an answer named `version`."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not self.versions[version]:
-            if time.monotonic() > deadline:
-                raise ServiceUnavailable(f"no answer names {version}")
-            time.sleep(0.05)
-
-    def __enter__(self) -> "QueryLoad":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-
-def _cycled(values: list[str]) -> Iterator[str]:
-    while True:
-        yield from islice(values, len(values))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

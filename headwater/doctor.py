@@ -32,7 +32,7 @@ def check_redis(settings: Settings) -> str:
 def check_kafka(settings: Settings) -> str:
     """Return which topics exist, or raise `ServiceUnavailable`."""
     try:
-        consumer = KafkaConsumer(**settings.kafka_options(), request_timeout_ms=30_000)
+        consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
         try:
             present = consumer.topics()
         finally:

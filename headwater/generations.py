@@ -24,6 +24,8 @@ class Generation(BaseModel):
     Attributes:
         state: How far the stream workers are.
         embedded, items: Items embedded so far, of how many at the start of the build.
+        builder: The stream worker that embeds the items.
+        beat_ms: Its last sign of life, wall clock.
         error: Why the build failed.
         verified: Whether the last verification passed, None before the first.
     """
@@ -32,6 +34,8 @@ class Generation(BaseModel):
     state: State = "requested"
     embedded: int = 0
     items: int = 0
+    builder: str | None = None
+    beat_ms: int = 0
     error: str | None = None
     verified: bool | None = None
 

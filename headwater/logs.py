@@ -5,7 +5,7 @@ import logging
 from headwater.settings import Settings
 
 LEVELS = {"crit": "CRITICAL", "error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG"}
-CHATTY = ("aiokafka", "faust", "kafka", "mode", "httpx", "httpcore", "asyncio")
+CHATTY = ("aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "mode", "onnx_ir", "onnxscript", "torch")
 
 
 def set_up_logging(settings: Settings) -> None:

@@ -91,9 +91,6 @@ class Names:
         """Kafka consumer group in which servers share candidate requests."""
         return self.topic("headwater-responders")
 
-    def rebuild_lock(self, version: str) -> str:
-        return self._key("rebuild", version)
-
 
 METRIC_QUERIES = "headwater_queries"
 METRIC_QUERY_SECONDS = "headwater_query_seconds"

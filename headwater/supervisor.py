@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 import click
@@ -169,9 +170,10 @@ def start_services(supervisor: Supervisor, kafka: str | None, redis: str | None)
     return settings
 
 
-def start_parts(supervisor: Supervisor, train_every: str | None) -> None:
-    """Start the stream worker, the server and the trainer."""
-    supervisor.start(Part("stream", ("stream",)))
+def start_parts(supervisor: Supervisor, train_every: str | None, stats_file: Path | None = None) -> None:
+    """Start the stream worker, the server and, if it is to refresh every so often, the trainer."""
+    counters = ("--stats-file", str(stats_file)) if stats_file else ()
+    supervisor.start(Part("stream", ("stream", *counters)))
     supervisor.start(Part("serve", ("serve",)))
     if train_every:
         supervisor.start(Part("train", ("train", "--every", train_every)))

@@ -33,7 +33,7 @@ def ensure_topics(settings: Settings, partitions: int = 4) -> None:
 
 
 def _missing(settings: Settings) -> list[str]:
-    consumer = KafkaConsumer(**settings.kafka_options())
+    consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
     try:
         present = consumer.topics()
     finally:

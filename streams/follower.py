@@ -18,7 +18,7 @@ Offsets = Mapping[str, Mapping[int, int]]
 
 def end_offsets(settings: Settings) -> dict[str, dict[int, int]]:
     """Return the next offset of each partition of the followed topics, by topic name without namespace."""
-    consumer = KafkaConsumer(**settings.kafka_options())
+    consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
     try:
         return {name: _ends(consumer, settings.names.topic(name)) for name in (ITEM_EMBEDDINGS, ITEM_ACTIVITY)}
     finally:

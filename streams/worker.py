@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     engagements = EngagementFold(store, publisher, report, now_ms, settings.max_future_s * 1000)
     items = ItemIntake(store, publisher, report, embedder)
     deliveries = DeliveryFold(store, publisher, report)
-    rebuild = Rebuild(redis, settings.names, store, publisher, embedder)
+    rebuild = Rebuild(f"{socket.gethostname()}-{os.getpid()}", store, publisher, embedder)
 
     for name, apply in ((ENGAGEMENTS, engagements.apply), (ITEMS, items.apply), (DELIVERIES, deliveries.apply)):
         attach(app, settings.names.topic(name), apply)

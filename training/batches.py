@@ -60,7 +60,8 @@ def sample_conditions(corpus: Corpus, items: Ints, random: np.random.Generator) 
     topics = corpus.item_topics[items]  # (N, T)
     count = (topics > 0).sum(axis=1)
     chosen = (random.random(len(items)) * np.maximum(count, 1)).astype(np.int64)
-    return topics[np.arange(len(items)), chosen]
+    sampled: Ints = topics[np.arange(len(items)), chosen]
+    return sampled
 
 
 def prepare(

@@ -131,7 +131,10 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
 @click.option("--until", metavar="TIME", help="Queries end here; default: the end of the log.")
 @click.option("--refresh", default="10m", show_default=True, help="10m, 1h, 1d … or never.")
 @click.option(
-    "--live-for", default="1d", show_default=True, help="Items stay candidates this long after their last sign of life."
+    "--live-for",
+    default="1d",
+    show_default=True,
+    help="Items stay candidates this long after publication or engagement.",
 )
 @click.option("--max-queries", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)

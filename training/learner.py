@@ -92,7 +92,7 @@ class Learner:
         self.sparse.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.dense.step()
-        self.sparse.step()
+        self.sparse.step()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     def state(self) -> dict[str, Any]:
