@@ -6,6 +6,7 @@ from typing import Any
 import faust
 
 from headwater.settings import Settings
+from streams.prompt_transport import PromptTransport
 
 SESSION_TIMEOUT_S = 10.0
 HEARTBEAT_S = 3.0
@@ -19,7 +20,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         settings: Where Kafka is.
         group: Kafka consumer group, and the app's id.
     """
-    return faust.App(
+    app = faust.App(
         group,
         broker=[f"kafka://{address}" for address in settings.kafka_bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),
@@ -37,6 +38,9 @@ def make_app(settings: Settings, group: str) -> faust.App:
         web_enabled=False,
         autodiscover=False,
     )
+    if settings.kafka_api_version is not None:
+        app.transport = PromptTransport(app.conf.broker_consumer, app)
+    return app
 
 
 def _credentials(settings: Settings) -> Any:
