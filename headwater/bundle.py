@@ -31,7 +31,6 @@ class Manifest(BaseModel):
         version: The bundle's name; later versions sort after earlier ones.
         dimension: D of the static item embedding.
         streaming: Number of streaming dimensions after them.
-        max_norm: Largest static item embedding norm seen at training.
         training_offsets: Kafka topic to partition to next offset the model has not seen.
         metrics: What the trainer measured on the newest slice.
         files: File name to sha256.
@@ -43,7 +42,6 @@ class Manifest(BaseModel):
     conditional: bool = True
     dimension: int
     streaming: int = STREAMING
-    max_norm: float
     tensors: dict[str, dict[str, list[str | int]]] = {}
     training_offsets: dict[str, dict[int, int]] = {}
     metrics: dict[str, float] = {}

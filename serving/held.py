@@ -133,7 +133,7 @@ class HeldGenerations:
             log.error("bundle refused: %s", error)
             self._refused.add(version)
             return False
-        index = index or ItemIndex(bundle.manifest.dimension, bundle.manifest.max_norm)
+        index = index or ItemIndex(bundle.manifest.dimension)
         self.on_new(index)
         self.pairs[version] = Pair(bundle, index)
         return True

@@ -40,7 +40,7 @@ def make_bundle(
     _save_item_tower(staging / ITEM_TOWER_FILE, directions, looks)
     vocabulary.write(staging / VOCABULARY_FILE)
     _save_golden(staging, vocabulary)
-    manifest = Manifest(version=version, created_at="2026-01-01T00:00:00Z", dimension=dimension, max_norm=2.0)
+    manifest = Manifest(version=version, created_at="2026-01-01T00:00:00Z", dimension=dimension)
     return publish_bundle(staging, repository, manifest)
 
 

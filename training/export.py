@@ -66,13 +66,11 @@ def export_bundle(
     _check_parity(staging / USER_TOWER_FILE, users, user_output)
     _check_parity(staging / ITEM_TOWER_FILE, items, item_output)
     _write_golden(staging / GOLDEN_FILE, users, items, user_output, item_output)
-    embeddings = learner.embed_items(np.arange(1, len(learner.corpus) + 1))
     manifest = Manifest(
         version=new_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         conditional=learner.towers.sizes.conditional,
         dimension=learner.settings.dimension,
-        max_norm=float(np.linalg.norm(embeddings, axis=1).max(initial=1.0)),
         tensors={name: tensor_specs(staging / name) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE)},
         training_offsets=offsets,
         metrics=metrics,

@@ -14,30 +14,28 @@ if TYPE_CHECKING:
 
 FIRST_CAPACITY = 1024
 NEIGHBOURS = 16
-EF_CONSTRUCTION = 100
-MIN_EF = 64
+EF_CONSTRUCTION = 200
+MIN_EF = 100
 
 
 class Graph:
     """An HNSW graph that grows, and forgets what is removed. Not to be searched while it is changed.
 
-    hnswlib's inner product space loses recall on vectors of unequal norm. Here each embedding x gets one
-    more dimension, sqrt(M² - |x|²), and the query 0: then the nearest by L2 is the largest inner product
-    (Bachrach et al., 2014).
+    It works in hnswlib's inner product space. Turning inner products into distances with one more dimension,
+    sqrt(M² - |x|²) (Bachrach et al., 2014), finds less on embeddings whose norms differ much: there that dimension
+    outweighs all others. `tests/quality/test_index_recall.py` measures it.
 
     Args:
         dimension: D.
-        max_norm: M, at least the largest norm expected; longer embeddings are ranked as if they were M long.
     """
 
-    def __init__(self, dimension: int, max_norm: float) -> None:
+    def __init__(self, dimension: int) -> None:
         try:
             import hnswlib
         except ImportError:
             raise UsageError("the index needs hnswlib: pip install 'headwater[serving]'") from None
         self._dimension = dimension
-        self._max_norm = max_norm
-        self._index: hnswlib.Index = hnswlib.Index(space="l2", dim=dimension + 1)
+        self._index: hnswlib.Index = hnswlib.Index(space="ip", dim=dimension)
         self._index.init_index(
             FIRST_CAPACITY, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS, allow_replace_deleted=True
         )
@@ -58,7 +56,7 @@ class Graph:
         needed = len(self._labels) + len(item_ids)
         if needed > self._index.get_max_elements():
             self._index.resize_index(max(2 * self._index.get_max_elements(), needed))
-        self._index.add_items(self._augmented(embeddings), labels, replace_deleted=True)
+        self._index.add_items(embeddings, labels, replace_deleted=True)
         for item_id, label in zip(item_ids, labels.tolist(), strict=True):
             self._ids[label] = item_id
             self._labels[item_id] = label
@@ -72,23 +70,16 @@ class Graph:
 
     def search(self, embedding: npt.NDArray[np.float32], k: int) -> list[str]:
         """Return about the k items of largest inner product with `embedding` (D,); fewer where it finds fewer."""
-        query = np.append(embedding, np.float32(0.0))[None, :]
         k = min(k, len(self))
-        self._index.set_ef(max(MIN_EF, 2 * k))
+        self._index.set_ef(max(MIN_EF, 4 * k))
         while k:
             try:
-                labels, _ = self._index.knn_query(query, k=k)
+                labels, _ = self._index.knn_query(embedding[None, :], k=k)
             except RuntimeError:  # hnswlib's word for "found fewer than k"
                 k //= 2
                 continue
             return [self._ids[label] for label in labels[0].tolist()]
         return []
-
-    def _augmented(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        squared = np.einsum("nd,nd->n", embeddings, embeddings)
-        rest = np.sqrt(np.maximum(self._max_norm**2 - squared, 0.0))
-        augmented: npt.NDArray[np.float32] = np.column_stack((embeddings, rest)).astype(np.float32)
-        return augmented
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the graph and return what `load` needs beside it."""
@@ -99,7 +90,7 @@ class Graph:
         """Become the saved graph."""
         import hnswlib
 
-        self._index = hnswlib.Index(space="l2", dim=self._dimension + 1)
+        self._index = hnswlib.Index(space="ip", dim=self._dimension)
         self._index.load_index(str(path), max_elements=state["capacity"], allow_replace_deleted=True)
         self._index.set_num_threads(1)
         self._labels = dict(state["labels"])

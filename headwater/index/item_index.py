@@ -18,7 +18,6 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
-NORM_MARGIN = 1.25
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -43,14 +42,12 @@ class ItemIndex:
 
     Args:
         dimension: D of the static item embeddings.
-        max_norm: Largest static embedding norm seen at training.
     """
 
-    def __init__(self, dimension: int, max_norm: float) -> None:
+    def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self.max_norm = max_norm
         self.everything = Block(dimension)
-        self.graph = Graph(dimension, max_norm * NORM_MARGIN)
+        self.graph = Graph(dimension)
         self._blocks: dict[str, Block] = {}
         self._topics: dict[str, tuple[str, ...]] = {}
         self._activities: dict[str, ItemActivity] = {}

@@ -32,7 +32,6 @@ class SnapshotManifest(BaseModel):
     format: int = FORMAT
     version: str
     dimension: int
-    max_norm: float
     items: int
     applied: dict[int, int]
     files: dict[str, str]
@@ -56,7 +55,6 @@ def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Map
     manifest = SnapshotManifest(
         version=version,
         dimension=index.dimension,
-        max_norm=index.max_norm,
         items=len(block),
         applied=dict(applied),
         files={path.name: digest(path) for path in sorted(temporary.iterdir())},
@@ -91,7 +89,7 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
         if digest(path / name) != expected:
             raise ValueError(f"{name} changed after it was written")
     items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
-    index = ItemIndex(manifest.dimension, manifest.max_norm)
+    index = ItemIndex(manifest.dimension)
     with np.load(path / ARRAYS) as arrays:
         embeddings, published_ms = arrays["embeddings"], arrays["published_ms"].tolist()
     rows = zip(items["item_ids"], items["topics"], published_ms, embeddings, strict=True)

@@ -1,0 +1,83 @@
+"""One suite over every feature store."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from headwater.activity import ItemActivity
+from headwater.delivered import Delivered
+from headwater.events import Item
+from headwater.fold import Engaged, UserState
+from headwater.names import Names
+from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
+from headwater.stores.protocol import StoredItem
+from headwater.user_record import UserRecord
+from tests.services import RedisService
+
+USER = UserRecord(UserState((Engaged(1_700_000_000_000, "i"),), (), 1), 2, 3, (b"123456",))
+ITEM = StoredItem(Item(item_id="i", topics=("t", "ü"), published_at=1_700_000_000_000, attributes={"a": 1.5}), 1, 9)
+ACTIVITY = ItemActivity((1.0, 2.0, 3.0, 4.0, 5.0), 1_700_000_000_000, 5, 8)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(request: pytest.FixtureRequest, redis_server: RedisService) -> AsyncIterator[FeatureStore]:
+    if request.param == "memory":
+        yield MemoryFeatureStore()
+        return
+    redis = Redis.from_url(redis_server.url)
+    await redis.flushall()
+    store = RedisFeatureStore(redis, Names("contract"), user_ttl_s=1000, item_ttl_s=1000)
+    yield store
+    await store.close()
+
+
+async def test_nothing_is_known_at_first(store: FeatureStore) -> None:
+    assert await store.users(["a", "b"]) == [None, None]
+    assert await store.items([]) == []
+    assert await store.activities([(0, "i")]) == [None]
+    assert await store.users_and_delivered(["a"]) == ([None], [None])
+    assert [batch async for batch in store.catalogue()] == []
+    assert await store.catalogue_size() == 0
+
+
+async def test_what_is_committed_is_read_back(store: FeatureStore) -> None:
+    delivered = Delivered(("x", "y"), 0, 4)
+    await store.commit(FeatureWrites({"a": USER}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": delivered}))
+    assert await store.users(["b", "a"]) == [None, USER]
+    assert await store.delivered(["a"]) == [delivered]
+    assert await store.users_and_delivered(["a", "b"]) == ([USER, None], [delivered, None])
+    assert await store.items(["i"]) == [ITEM]
+    assert await store.activities([(2, "i"), (1, "i")]) == [ACTIVITY, None]
+    assert [dict(batch) async for batch in store.active_items()] == [{(2, "i"): ACTIVITY}]
+
+
+async def test_an_empty_commit_is_one(store: FeatureStore) -> None:
+    await store.commit(FeatureWrites())
+
+
+async def test_the_catalogue_comes_in_batches(store: FeatureStore) -> None:
+    items = {f"i{n}": StoredItem(Item(item_id=f"i{n}", topics=(), published_at=10**12), 0, n) for n in range(25)}
+    await store.commit(FeatureWrites(items=dict(items)))
+    batches = [batch async for batch in store.catalogue(10)]
+    assert [len(batch) for batch in batches] == [10, 10, 5]
+    assert {stored.item.item_id for batch in batches for stored in batch} == set(items)
+    assert await store.catalogue_size() == 25
+
+
+async def test_a_deleted_item_is_gone(store: FeatureStore) -> None:
+    await store.commit(FeatureWrites(items={"i": ITEM}))
+    await store.commit(FeatureWrites(items={"i": None, "never": None}))
+    assert await store.items(["i"]) == [None]
+    assert await store.catalogue_size() == 0
+
+
+async def test_everything_in_redis_expires(redis_server: RedisService) -> None:
+    redis = Redis.from_url(redis_server.url)
+    await redis.flushall()
+    store = RedisFeatureStore(redis, Names("ttl"), user_ttl_s=1000, item_ttl_s=1000)
+    await store.commit(FeatureWrites({"a": USER}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
+    lasting = {b"ttl:catalogue", b"ttl:activity-partitions"}
+    for key in await redis.keys("*"):
+        assert key in lasting or await redis.ttl(key) > 0, key
+    await store.close()

@@ -1,0 +1,73 @@
+"""Item activity: decay, order, frames."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.activity import (
+    HALF_LIVES_MS,
+    ItemActivity,
+    decayed,
+    decode_activity,
+    decode_activity_frame,
+    encode_activity,
+    encode_activity_frame,
+    summed,
+)
+
+START_MS = 1_700_000_000_000
+
+
+def applied(times: list[int]) -> ItemActivity:
+    activity = ItemActivity()
+    for offset, at_ms in enumerate(times):
+        activity = activity.apply(START_MS + at_ms, offset)
+    return activity
+
+
+def test_counts_halve() -> None:
+    counts = applied([0, HALF_LIVES_MS[0]]).counts
+    assert counts[0] == 1.5
+
+
+def test_an_applied_offset_changes_nothing() -> None:
+    activity = applied([0, 1000])
+    assert activity.apply(START_MS + 5000, 1) is activity
+
+
+@given(st.permutations(range(0, 5_000_000, 500_000)))
+def test_order_does_not_matter(times: list[int]) -> None:
+    np.testing.assert_allclose(applied(times).counts, applied(sorted(times)).counts)
+
+
+@given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20), st.integers(0, 20))
+def test_partitions_add_up(times: list[int], cut: int) -> None:
+    whole, parts = applied(times), [applied(times[:cut]), applied(times[cut:])]
+    total = summed(parts)
+    assert total.total == whole.total
+    np.testing.assert_allclose(total.counts, whole.counts)
+
+
+def test_batch_decay_is_the_scalar_decay() -> None:
+    activity = applied([0, 40_000, 70_000])
+    later = START_MS + 1_000_000
+    batch = decayed(np.array([activity.counts], dtype=np.float32), np.array([activity.as_of_ms]), later)
+    expected = [
+        count * 2.0 ** ((activity.as_of_ms - later) / half)
+        for count, half in zip(activity.counts, HALF_LIVES_MS, strict=True)
+    ]
+    np.testing.assert_allclose(batch[0], expected, rtol=1e-5)
+
+
+def test_binary_forms_are_lossless() -> None:
+    activity = applied([0, 5, 7])
+    assert decode_activity(encode_activity(activity)) == activity
+    frame = [("a", activity), ("ü/|", applied([1]))]
+    assert decode_activity_frame(encode_activity_frame(frame)) == frame
+
+
+@pytest.mark.parametrize("data", [b"x", b"\x01\x00a", encode_activity_frame([("a", ItemActivity())])[:-1]])
+def test_a_torn_frame_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode_activity_frame(data)

@@ -1,0 +1,59 @@
+"""The fold: order of events, limits, purity."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.events import Engagement
+from headwater.fold import EMPTY, HISTORY_LENGTH, TOPIC_HALF_LIFE_MS, TOPIC_LIMIT, UserState, fold
+
+START_MS = 1_700_000_000_000
+
+
+def engagement(number: int, at_ms: int, item: int = 0) -> Engagement:
+    return Engagement(event_id=f"e{number}", user_id="u", item_id=f"i{item}", occurred_at=at_ms)
+
+
+def folded(times: list[int]) -> UserState:
+    state = EMPTY
+    for number, at_ms in enumerate(times):
+        state = fold(state, engagement(number, START_MS + at_ms, number), ("t",))
+    return state
+
+
+def test_history_is_in_order_of_time_and_keeps_the_newest() -> None:
+    state = folded(list(range(HISTORY_LENGTH + 5)))
+    assert len(state.history) == HISTORY_LENGTH
+    assert state.history[0].item_id == "i5"
+    assert state.engagements == HISTORY_LENGTH + 5
+
+
+@given(st.lists(st.integers(0, 10**10), max_size=HISTORY_LENGTH, unique=True))
+def test_late_events_take_their_place(times: list[int]) -> None:
+    assert [past.at_ms for past in folded(times).history] == sorted(START_MS + at for at in times)
+
+
+@given(st.permutations(range(0, 10**9, 10**8)))
+def test_topic_weight_does_not_depend_on_order(times: list[int]) -> None:
+    ordered, shuffled = folded(sorted(times)), folded(times)
+    now_ms = START_MS + 10**9
+    assert abs(dict(ordered.topics)["t"].at(now_ms) - dict(shuffled.topics)["t"].at(now_ms)) < 1e-9
+
+
+def test_topic_weight_halves() -> None:
+    state = folded([0])
+    assert dict(state.topics)["t"].at(START_MS + TOPIC_HALF_LIFE_MS) == 0.5
+
+
+def test_the_lightest_topics_are_dropped() -> None:
+    state = EMPTY
+    for number in range(TOPIC_LIMIT + 3):
+        state = fold(state, engagement(number, START_MS + number * 3_600_000), (f"t{number}",))
+    assert len(state.topics) == TOPIC_LIMIT
+    assert "t0" not in dict(state.topics)
+
+
+def test_fold_changes_nothing_it_is_given() -> None:
+    before = folded([1, 2, 3])
+    copy = UserState(before.history, before.topics, before.engagements)
+    fold(before, engagement(9, START_MS), ("other",))
+    assert before == copy

@@ -1,0 +1,131 @@
+"""The index: exactness, the fill guarantee, updates and deletes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.activity import ItemActivity
+from headwater.errors import DimensionMismatch, UnknownTopic
+from headwater.features import STREAMING
+from headwater.index import ItemIndex, Relevance, item_index
+from headwater.item_embedding import ItemEmbedding
+
+D = 6
+NOW_MS = 1_700_000_000_000
+HOUR_MS = 3_600_000
+
+
+def item(number: int, topics: tuple[str, ...] = ("t",), seed: int | None = None, age_h: int = 1) -> ItemEmbedding:
+    random = np.random.default_rng(number if seed is None else seed)
+    return ItemEmbedding(f"i{number}", topics, NOW_MS - age_h * HOUR_MS, random.normal(size=D).astype(np.float32))
+
+
+def filled(count: int, topics: int = 3) -> ItemIndex:
+    index = ItemIndex(D)
+    index.upsert([item(number, (f"t{number % topics}",)) for number in range(count)])
+    return index
+
+
+def query(seed: int = 0, streaming: float = 0.0) -> np.ndarray:
+    static = np.random.default_rng(seed).normal(size=D)
+    return np.concatenate((static, np.full(STREAMING, streaming)))[None, :].astype(np.float32)
+
+
+def test_a_topic_is_searched_exactly() -> None:
+    index = filled(300)
+    (found,) = index.search(query(), 10, "t1", NOW_MS)
+    members = [number for number in range(300) if number % 3 == 1]
+    scores = {f"i{number}": float(item(number).embedding @ query()[0, :D]) for number in members}
+    assert found.item_ids == sorted(scores, key=lambda item_id: -scores[item_id])[:10]
+    assert found.scores == sorted(found.scores, reverse=True)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 2)), max_size=60),
+    st.integers(1, 40),
+    st.sets(st.integers(0, 30), max_size=10),
+)
+@settings(max_examples=50, deadline=None)
+def test_k_candidates_whenever_k_are_eligible(
+    operations: list[tuple[bool, int, int]], k: int, excluded: set[int]
+) -> None:
+    index, truth = ItemIndex(D), {}
+    for insert, number, topic in operations:
+        if insert:
+            index.upsert([item(number, (f"t{topic}",), seed=number * 7 + topic)])
+            truth[number] = topic
+        else:
+            index.delete([f"i{number}"])
+            truth.pop(number, None)
+    assert len(index) == len(truth) == len(index.graph)
+    out = {f"i{number}" for number in excluded}
+    for topic in range(3):
+        eligible = {f"i{number}" for number, its in truth.items() if its == topic} - out
+        if index.has_topic(f"t{topic}"):
+            (found,) = index.search(query(), k, f"t{topic}", NOW_MS, exclude=[out])
+            assert len(found.item_ids) == min(k, len(eligible))
+            assert set(found.item_ids) <= eligible
+    (anywhere,) = index.search(query(), k, None, NOW_MS, exclude=[out])
+    assert len(anywhere.item_ids) == min(k, len({f"i{number}" for number in truth} - out))
+
+
+def test_large_corpora_are_searched_by_graph_with_the_same_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "EXACT_LIMIT", 100)
+    index = filled(2000)
+    index.set_activity("i7", ItemActivity((50.0,) * 5, NOW_MS, 50, 1))
+    (found,) = index.search(query(streaming=100.0), 20, None, NOW_MS)
+    assert len(found.item_ids) == 20
+    assert found.item_ids[0] == "i7", "recently active items are always considered"
+    (everything,) = index.search(query(), 2000, None, NOW_MS)
+    assert len(everything.item_ids) == 2000
+
+
+def test_streaming_features_are_those_of_the_query_s_time() -> None:
+    index = filled(9)
+    index.set_activity("i4", ItemActivity((8.0,) * 5, NOW_MS, 8, 1))
+    first = index.search(query(streaming=1.0), 3, "t1", NOW_MS)[0]
+    later = index.search(query(streaming=1.0), 3, "t1", NOW_MS + 48 * HOUR_MS)[0]
+    assert dict(zip(*first, strict=True))["i4"] > dict(zip(*later, strict=True))["i4"]
+
+
+def test_activity_may_come_before_its_item() -> None:
+    index = ItemIndex(D)
+    index.set_activity("i1", ItemActivity((8.0,) * 5, NOW_MS, 8, 1))
+    index.upsert([item(0), item(1)])
+    assert index.search(query(streaming=10.0), 1, "t", NOW_MS)[0].item_ids == ["i1"]
+
+
+def test_an_update_moves_an_item_to_its_new_topics() -> None:
+    index = filled(9)
+    index.upsert([item(0, ("new", "t1"))])
+    assert "i0" in index.search(query(), 50, "new", NOW_MS)[0].item_ids
+    assert "i0" not in index.search(query(), 50, "t0", NOW_MS)[0].item_ids
+    index.delete(["i0"])
+    assert not index.has_topic("new")
+
+
+def test_age_and_relevance_filters() -> None:
+    index = ItemIndex(D)
+    index.upsert([item(0, age_h=1), item(1, age_h=30), item(2, ("other",))])
+    assert index.search(query(), 9, "t", NOW_MS, max_age_ms=2 * HOUR_MS)[0].item_ids == ["i0"]
+    assert len(index.search(query(), 9, "t", NOW_MS, relevance=Relevance.OFF)[0].item_ids) == 3
+    strict = index.search(query(), 9, "other", NOW_MS, relevance=Relevance.THRESHOLD, min_relevance=0.999)
+    assert strict[0].item_ids == ["i2"]
+
+
+def test_misfits_are_refused() -> None:
+    index = filled(3)
+    with pytest.raises(DimensionMismatch):
+        index.search(np.zeros((1, D), dtype=np.float32), 1, "t0", NOW_MS)
+    with pytest.raises(DimensionMismatch):
+        index.upsert([ItemEmbedding("x", (), NOW_MS, np.zeros(D + 1, dtype=np.float32))])
+    with pytest.raises(UnknownTopic):
+        index.search(query(), 1, "nothing", NOW_MS)
+
+
+def test_unusual_items() -> None:
+    index = ItemIndex(D)
+    index.upsert([ItemEmbedding("日本/|\u00e9", (), NOW_MS, np.full(D, 100.0, dtype=np.float32))])
+    assert index.search(query(), 5, None, NOW_MS)[0].item_ids == ["日本/|\u00e9"]
+    assert index.search(query()[:0], 5, None, NOW_MS) == []

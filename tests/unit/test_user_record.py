@@ -1,0 +1,70 @@
+"""User records: exactly-once effect, the binary form."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.events import Engagement
+from headwater.user_record import RECENT_EVENTS, Outcome, UserRecord, decode_user_record, encode_user_record
+
+START_MS = 1_700_000_000_000
+GOLDEN = (
+    "010300000007000000000000000100000001000100010004000000020000006974c3a97431"
+    "0068e5cf8b010068e5cf8b01000000000000f03f7e929d5a7cb7"
+)
+
+
+def engagement(number: int, item_id: str = "item") -> Engagement:
+    return Engagement(event_id=f"e{number}", user_id="u", item_id=item_id, occurred_at=START_MS + number * 1000)
+
+
+def test_each_offset_is_applied_once() -> None:
+    first, outcome = UserRecord().apply(engagement(1), ("t",), partition=3, offset=10)
+    again, repeated = first.apply(engagement(1), ("t",), partition=3, offset=10)
+    assert (outcome, repeated) == (Outcome.APPLIED, Outcome.REPEATED)
+    assert again == first
+
+
+def test_a_duplicate_event_moves_the_offset_only() -> None:
+    first, _ = UserRecord().apply(engagement(1), ("t",), partition=3, offset=10)
+    second, outcome = first.apply(engagement(1), ("t",), partition=3, offset=11)
+    assert outcome is Outcome.DUPLICATE
+    assert second.offset == 11
+    assert second.state == first.state
+
+
+def test_duplicates_are_found_within_a_bounded_window() -> None:
+    record = UserRecord()
+    for number in range(RECENT_EVENTS + 1):
+        record, _ = record.apply(engagement(number), (), 0, number)
+    _, outcome = record.apply(engagement(0), (), 0, 1000)
+    assert outcome is Outcome.APPLIED
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.text("abc é/|", min_size=1, max_size=9)), max_size=70))
+def test_binary_form_is_lossless(events: list[tuple[int, str]]) -> None:
+    record = UserRecord()
+    for offset, (number, item_id) in enumerate(events):
+        record, _ = record.apply(engagement(number, item_id), (f"t{number % 20}",), 1, offset)
+    assert decode_user_record(encode_user_record(record)) == record
+
+
+def test_fifty_engagements_take_about_a_kilobyte() -> None:
+    record = UserRecord()
+    for number in range(50):
+        record, _ = record.apply(engagement(number, str(100_000 + number)), (str(number % 8),), 0, number)
+    assert len(encode_user_record(record)) < 1100
+
+
+def test_format_1_stays_readable() -> None:
+    record, _ = UserRecord().apply(
+        Engagement(event_id="e", user_id="u", item_id="ité", occurred_at=START_MS), ("t1",), 3, 7
+    )
+    assert encode_user_record(record).hex() == GOLDEN
+    assert decode_user_record(bytes.fromhex(GOLDEN)) == record
+
+
+@pytest.mark.parametrize("data", [b"", b"\x02" * 60, b"\x01"])
+def test_another_format_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a user record"):
+        decode_user_record(data)
