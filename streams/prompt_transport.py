@@ -11,7 +11,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 FETCH_MAX_WAIT_MS = 10
 
 
-class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
+class PromptThread(AIOKafkaConsumerThread):
     """Creates consumers that wait briefly."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -20,14 +20,14 @@ class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
 
-class PromptConsumer(Consumer):  # type: ignore[misc]
+class PromptConsumer(Consumer):
     """Uses `PromptThread`."""
 
     def _new_consumer_thread(self) -> PromptThread:
         return PromptThread(self, loop=self.loop, beacon=self.beacon)
 
 
-class PromptTransport(Transport):  # type: ignore[misc]
+class PromptTransport(Transport):
     """Uses `PromptConsumer`."""
 
     Consumer = PromptConsumer

@@ -1,0 +1,201 @@
+"""The stream worker on real Kafka and Redis: every record is accounted for, once."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaProducer
+from redis.asyncio import Redis
+
+from headwater.activity import ItemActivity
+from headwater.dead_letters_cli import read_dead_letters
+from headwater.events import Engagement
+from headwater.names import ENGAGEMENTS, ITEMS
+from headwater.producer import EngagementProducer
+from headwater.settings import Settings
+from headwater.stores import RedisFeatureStore
+from headwater.topics import ensure_topics
+from headwater.user_record import Outcome, UserRecord
+from tests.services import poll
+from tests.system import Process, headwater, stats_file
+from tests.unit.test_intake import BAD_ENGAGEMENTS, BAD_ITEMS
+from training.corpus import Corpus
+from training.log import LogReader
+
+START_MS = 1_700_000_000_000
+USERS, ITEM_COUNT = 300, 50
+
+
+def worker(settings: Settings, name: str = "stream") -> Process:
+    return Process(settings, "stream", "--stats-file", str(stats_file(settings, name)))
+
+
+def counters(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return content
+
+
+def publish_items(settings: Settings) -> None:
+    with EngagementProducer(settings) as producer:
+        for number in range(ITEM_COUNT):
+            producer.send_item({"item_id": f"i{number}", "topics": [f"t{number % 7}", "all"], "published_at": START_MS})
+
+
+def engagements(count: int, seed: int = 0, first: int = 0) -> list[Engagement]:
+    chance = random.Random(seed)
+    return [
+        Engagement(
+            event_id=f"e{first + number}",
+            user_id=f"u{chance.randrange(USERS)}",
+            item_id=f"i{chance.randrange(ITEM_COUNT)}",
+            occurred_at=START_MS + number * 50 - chance.randrange(5000),
+        )
+        for number in range(count)
+    ]
+
+
+def send(settings: Settings, events: list[Engagement]) -> None:
+    with EngagementProducer(settings) as producer:
+        for event in events:
+            producer.send(event)
+
+
+def wait_for_items(settings: Settings, name: str = "stream") -> None:
+    poll(lambda: counters(stats_file(settings, name)).get("items", 0) >= ITEM_COUNT, 60, "all items are taken in")
+
+
+def offline(settings: Settings) -> tuple[dict[str, UserRecord], dict[tuple[int, str], ItemActivity], Counter[Outcome]]:
+    """Fold the log offline, as the trainer reads it."""
+    users: dict[str, UserRecord] = {}
+    activities: dict[tuple[int, str], ItemActivity] = {}
+    outcomes: Counter[Outcome] = Counter()
+    corpus, reader = Corpus(), LogReader(settings)
+    reader.read_items(corpus)
+    for logged in reader.read_engagements():
+        event, number = logged.engagement, corpus.item_index.get(logged.engagement.item_id)
+        if number is None:
+            continue
+        user, outcome = users.get(event.user_id, UserRecord()).apply(
+            event, corpus.items[number - 1].topics, logged.partition, logged.offset
+        )
+        users[event.user_id] = user
+        outcomes[outcome] += 1
+        if outcome is Outcome.APPLIED:
+            key = (logged.partition, event.item_id)
+            activities[key] = activities.get(key, ItemActivity()).apply(event.occurred_at, logged.offset)
+    return users, activities, outcomes
+
+
+async def stored(settings: Settings, users: list[str], keys: list[tuple[int, str]]) -> tuple[list[Any], list[Any]]:
+    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    store = RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    try:
+        return await store.users(users), await store.activities(keys)
+    finally:
+        await store.close()
+
+
+def assert_store_is_the_offline_fold(settings: Settings) -> Counter[Outcome]:
+    users, activities, outcomes = offline(settings)
+    found_users, found_activities = asyncio.run(stored(settings, list(users), list(activities)))
+    assert found_users == list(users.values())
+    assert found_activities == list(activities.values())
+    return outcomes
+
+
+def test_every_engagement_is_applied_a_duplicate_or_a_dead_letter(settings: Settings) -> None:
+    ensure_topics(settings)
+    publish_items(settings)
+    with worker(settings) as stream:
+        wait_for_items(settings)
+        good = engagements(3000)
+        send(settings, good + good[:400] + engagements(20, seed=1, first=10_000))
+        unknown = [
+            event.model_copy(update={"item_id": "nowhere", "event_id": f"x{n}"}) for n, event in enumerate(good[:30])
+        ]
+        send(settings, unknown)
+        total = 3000 + 400 + 20 + 30
+
+        def accounted() -> bool:
+            seen = counters(stats_file(settings))
+            return sum(seen.get(name, 0) for name in ("applied", "duplicates", "dead_letters")) >= total
+
+        poll(accounted, 60, "all engagements are accounted for")
+        seen = counters(stats_file(settings))
+        assert stream.end() == 0
+    assert seen["dead_letters"] == 30
+    assert seen["rejected"] == {"unknown-item": 30}
+    assert seen["applied"] + seen["duplicates"] + seen["dead_letters"] == total
+    outcomes = assert_store_is_the_offline_fold(settings)
+    assert outcomes[Outcome.APPLIED] == seen["applied"]
+
+
+def test_malformed_records_become_dead_letters_and_the_stream_goes_on(settings: Settings) -> None:
+    ensure_topics(settings)
+    producer = KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, max_request_size=2_000_000)
+    with worker(settings):
+        sent = {}
+        for topic, cases in ((ENGAGEMENTS, BAD_ENGAGEMENTS), (ITEMS, BAD_ITEMS)):
+            for key, value, reason in cases.values():
+                if key is None and value is None:
+                    continue  # no client sends such a record
+                if reason == "from-the-future":
+                    value = (value or b"").replace(b"1801000000000", b"9999999999999")
+                metadata = producer.send(settings.names.topic(topic), key=key, value=value).get(10)
+                sent[(metadata.topic, metadata.partition, metadata.offset)] = (key, value, reason)
+        publish_items(settings)
+        wait_for_items(settings)
+        send(settings, engagements(100))
+        poll(lambda: counters(stats_file(settings)).get("applied") == 100, 60, "the stream goes on")
+    producer.close()
+    letters = {(letter.topic, letter.partition, letter.offset): letter for letter in read_dead_letters(settings)}
+    assert {place: (letter.key, letter.value, letter.reason) for place, letter in letters.items()} == sent
+    assert all(letter.error for letter in letters.values())
+    listed = headwater(settings, "dead-letters", "list", "--json")
+    assert sum(json.loads(listed.stdout)["counts"].values()) == len(sent)
+
+
+def test_dead_letters_can_be_replayed_once_the_item_is_known(settings: Settings) -> None:
+    ensure_topics(settings)
+    with worker(settings):
+        send(settings, engagements(50))
+        poll(lambda: counters(stats_file(settings)).get("dead_letters") == 50, 60, "all are dead letters")
+        publish_items(settings)
+        wait_for_items(settings)
+        dry = headwater(settings, "dead-letters", "replay", "--dry-run")
+        assert "would replay 50" in dry.stdout
+        assert headwater(settings, "dead-letters", "replay", "--reason", "unknown-item").returncode == 0
+        poll(lambda: counters(stats_file(settings)).get("applied") == 50, 60, "all are applied")
+
+
+def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings) -> None:
+    ensure_topics(settings)
+    publish_items(settings)
+    with worker(settings, "first") as first, worker(settings, "second"):
+        poll(
+            lambda: (
+                sum(counters(stats_file(settings, name)).get("items", 0) for name in ("first", "second")) >= ITEM_COUNT
+            ),
+            60,
+            "all items are taken in",
+        )
+        send(settings, engagements(6000))
+        poll(lambda: counters(stats_file(settings, "first")).get("applied", 0) > 100, 60, "the first is at work")
+        first.kill()
+        send(settings, engagements(1000, seed=2, first=6000))
+        expected = len(offline(settings)[0])
+
+        def complete() -> bool:
+            users, _, _ = offline(settings)
+            found, _ = asyncio.run(stored(settings, list(users), []))
+            return found == list(users.values()) and len(users) == expected
+
+        poll(complete, 60, "the second worker took over")
+    outcomes = assert_store_is_the_offline_fold(settings)
+    assert outcomes[Outcome.APPLIED] == 7000
