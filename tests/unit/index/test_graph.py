@@ -1,0 +1,65 @@
+"""The graph: which items share a node, and what becomes of nodes nobody needs."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.index.graph import Graph
+
+D = 4
+
+
+def embedding(number: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(size=D).astype(np.float32)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4)), max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_it_holds_exactly_what_was_put_last(operations: list[tuple[int, int]]) -> None:
+    graph, truth = Graph(D), dict[str, int]()
+    for item, look in operations:
+        if look:
+            graph.put([str(item)], embedding(look)[None, :])
+            truth[str(item)] = look
+        else:
+            graph.remove(str(item))
+            truth.pop(str(item), None)
+    assert len(graph) == len(truth)
+    assert graph.nodes == len(set(truth.values()))
+    assert sorted(graph.search(embedding(1), 100)) == sorted(truth)
+
+
+def test_a_node_is_revived_and_replaced() -> None:
+    graph = Graph(D)
+    graph.put(["a"], embedding(1)[None, :])
+    graph.remove("a")
+    graph.put(["b"], embedding(1)[None, :])
+    assert graph.search(embedding(1), 1) == ["b"]
+    graph.remove("b")
+    graph.put(["c"], embedding(2)[None, :])
+    graph.put(["d"], embedding(1)[None, :])
+    assert sorted(graph.search(embedding(1), 9)) == ["c", "d"]
+
+
+def test_of_very_many_equal_items_the_newest_are_returned() -> None:
+    graph = Graph(D)
+    graph.put([f"i{number}" for number in range(1000)], np.tile(embedding(1), (1000, 1)))
+    assert graph.search(embedding(1), 3) == ["i997", "i998", "i999"]
+
+
+def test_it_grows_and_keeps_shared_nodes_through_a_file(tmp_path: Path) -> None:
+    graph = Graph(D)
+    many = np.stack([20 * (number < 2) * embedding(0) + embedding(number // 2) for number in range(5000)])
+    graph.put([f"i{number}" for number in range(5000)], many)
+    graph.remove("i0")
+    state = graph.save(tmp_path / "graph.bin")
+    loaded = Graph(D)
+    loaded.load(tmp_path / "graph.bin", state)
+    assert (len(loaded), loaded.nodes) == (4999, 2500)
+    loaded.remove("i1")
+    loaded.put(["again"], many[:1])
+    assert loaded.nodes == 2500
+    assert loaded.search(embedding(0), 1) == ["again"]
+    assert len(loaded.search(embedding(7), 9999)) > 4900
