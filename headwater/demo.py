@@ -43,6 +43,7 @@ class Demo:
     supervisor: Supervisor
     source: DemoSource
     stats_file: Path
+    client: HeadwaterClient
     figures: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -135,24 +136,23 @@ class Demo:
     def show_candidates(self) -> None:
         """Print what a few users would be notified about, in two topics."""
         headline("Candidates")
-        client = HeadwaterClient(self.settings.serving_url)
         for topic in self.source.topics[:2]:
             for user_id in self.source.users[:3]:
-                answer = client.candidates(user_id, topic, k=5)
+                answer = self.client.candidates(user_id, topic, k=5)
                 shown = "  ".join(f"{each.item_id} ({each.score:.2f})" for each in answer.candidates)
                 tell(f"topic {topic}, user {user_id}: {shown}")
 
     def publish_new_items(self, producer: EngagementProducer) -> None:
         """Publish brand-new items and time how long each takes to be retrievable."""
         headline("A brand-new item")
-        client, waits_ms = HeadwaterClient(self.settings.serving_url), []
+        waits_ms = []
         topic, user_id = self.source.topics[0], self.source.users[0]
         for _ in range(NEW_ITEMS):
             item_id = f"brand-new-{uuid.uuid4().hex[:8]}"
             producer.send_item(Item(item_id=item_id, topics=(topic,), published_at=self.source.now_ms))
             producer.flush()
             started = time.perf_counter()
-            while item_id not in {each.item_id for each in client.candidates(user_id, topic, k=1000).candidates}:
+            while item_id not in {each.item_id for each in self.client.candidates(user_id, topic, k=1000).candidates}:
                 if time.perf_counter() - started > READY_TIMEOUT_S:
                     raise ServiceUnavailable(f"{item_id} did not become retrievable")
                 time.sleep(POLL_S)
@@ -170,7 +170,7 @@ class Demo:
         users = list(islice(cycle(self.source.users), NOTIFIED_USERS))
         headline(f"A notification job: topic {self.source.topics[0]}, {len(users):,} users")
         started = time.perf_counter()
-        lists = list(HeadwaterClient(self.settings.serving_url).notify(users, self.source.topics[0], k=20))
+        lists = list(self.client.notify(users, self.source.topics[0], k=20))
         seconds = time.perf_counter() - started
         self.figures["notification_lists_per_s"] = round(len(lists) / seconds)
         tell(f"{len(lists):,} lists of up to 20 in {seconds:.2f} s ({len(lists) / seconds:,.0f} lists/s)")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from headwater.client import HeadwaterClient
 from headwater.demo import Demo, headline, tell, wait_until_up
 from headwater.demo_source import SimulatedSource, choose_source
 from headwater.errors import HeadwaterError
@@ -40,9 +41,10 @@ def demo(once: bool, simulated: bool) -> None:
             source = SimulatedSource() if simulated else choose_source()
             wait_until_up(settings, supervisor)
             tell(f"up at {settings.serving_url}; every part's log is in {log_path}")
-            run = Demo(settings, supervisor, source, stats_file)
-            run.run()
-            run.summarise(time.monotonic() - started, Path("var/demo.json"))
+            with HeadwaterClient(settings.serving_url) as client:
+                run = Demo(settings, supervisor, source, stats_file, client)
+                run.run()
+                run.summarise(time.monotonic() - started, Path("var/demo.json"))
             if not once:
                 tell(f"staying up at {settings.serving_url}, Ctrl-C ends")
                 run_until_signal(supervisor)

@@ -1,6 +1,7 @@
 """`headwater index`: the operator's verbs on index generations."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,7 +70,7 @@ def list_generations(as_json: bool) -> None:
 @as_json
 def build(version: str, as_json: bool) -> None:
     """Embed every item with a bundle, ready for verification."""
-    with _rotation() as rotation, click.progressbar(length=1000, label=version, hidden=as_json) as bar:
+    with _rotation() as rotation, click.progressbar(length=1000, label=version, hidden=as_json, file=sys.stderr) as bar:
 
         def progress(embedded: int, items: int) -> None:
             if items:

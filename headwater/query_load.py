@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from itertools import cycle
 
 from headwater.client import HeadwaterClient
 from headwater.errors import HeadwaterError, ServiceUnavailable
@@ -22,19 +23,18 @@ class QueryLoad:
         self.failed = 0
 
     def _run(self) -> None:
-        client, number = HeadwaterClient(self._url), 0
-        while not self._stop.is_set():
-            number += 1
-            started = time.perf_counter()
-            try:
-                answer = client.candidates(
-                    self._users[number % len(self._users)], self._topics[number % len(self._topics)], k=20
-                )
-            except HeadwaterError:
-                self.failed += 1
-                continue
-            self.latencies_ms.append((time.perf_counter() - started) * 1000)
-            self.versions[answer.bundle_version] += 1
+        pairs = zip(cycle(self._users), cycle(self._topics), strict=False)
+        with HeadwaterClient(self._url) as client:
+            while not self._stop.is_set():
+                user_id, topic = next(pairs)
+                started = time.perf_counter()
+                try:
+                    answer = client.candidates(user_id, topic, k=20)
+                except HeadwaterError:
+                    self.failed += 1
+                    continue
+                self.latencies_ms.append((time.perf_counter() - started) * 1000)
+                self.versions[answer.bundle_version] += 1
 
     def wait_for(self, version: str) -> None:
         """Return when an answer named `version`."""

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from headwater import __version__
 from headwater.settings import Settings
+from serving.collector import Collector
 from serving.faults import install_faults
 from serving.limits import Limits
 from serving.routes import candidates, collector, generations, health, inspection, page
@@ -24,6 +25,7 @@ def make_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_state(settings) as state:
             app.state.headwater = state
+            app.state.collector = Collector(state.producer)
             yield
 
     app = FastAPI(

@@ -19,6 +19,12 @@ def _partial(path: Path) -> Path:
     return path.with_suffix(".parquet.partial.jsonl") if path.suffix.lower() == ".parquet" else path
 
 
+def forget(path: Path) -> None:
+    """Delete an output file and what is collected for it."""
+    for each in (path, _partial(path)):
+        each.unlink(missing_ok=True)
+
+
 def count_complete(path: Path) -> int:
     """Return how many users an output file holds; a torn last line is cut off.
 

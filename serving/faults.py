@@ -27,6 +27,7 @@ STATUS: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (ServiceUnavailable, 503, "unavailable"),
     (DeliveryFailed, 503, "not-delivered"),
 )
+HTTP_CODES = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 RETRY_AFTER = {"Retry-After": "1"}
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def install_faults(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return fault(error.status_code, "http", str(error.detail))
+        return fault(error.status_code, HTTP_CODES.get(error.status_code, "http"), str(error.detail))
 
     @app.exception_handler(RedisError)
     async def redis_away(request: Request, error: RedisError) -> Response:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from headwater.activity import ItemActivity, decode_activity_frame, summed
 from headwater.errors import DimensionMismatch
 from headwater.index import ItemIndex
@@ -47,10 +49,13 @@ class Followed:
         """Insert, update and delete in slices, so that queries get their turn.
 
         A version seen for the first time is looked up in the register before anything of it is passed over.
+
+        Raises:
+            RedisError: the register cannot be read; the records must come again.
         """
         unknown = {version for version in map(_version, records) if version} - set(self.held.pairs) - self._ignored
         if unknown:
-            await self.held.poll()
+            await self.held.refresh()
             self._ignored |= unknown - set(self.held.pairs)
         for start in range(0, len(records), SLICE):
             part = records[start : start + SLICE]
@@ -70,8 +75,8 @@ class Followed:
                     upserts.get(version, {}).pop(item_id, None)
                     self.held.pairs[version].index.delete([item_id])
                 else:
-                    upserts.setdefault(version, {})[item_id] = decode_item_embedding(item_id, record.value)
-            except ValueError as error:
+                    upserts.setdefault(version, {})[item_id] = _decoded(item_id, record.value)
+            except (ValueError, TypeError, KeyError) as error:
                 log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
         for version, items in upserts.items():
             self._upsert(version, list(items.values()))
@@ -125,6 +130,13 @@ class Followed:
         self.metrics.watermark.set(self.clock.watermark_ms / 1000)
         for version, pair in self.held.pairs.items():
             self.metrics.items.labels(version).set(len(pair.index))
+
+
+def _decoded(item_id: str, value: bytes) -> ItemEmbedding:
+    item = decode_item_embedding(item_id, value)
+    if not np.isfinite(item.embedding).all():
+        raise ValueError(f"{item_id}: an embedding that is not finite")
+    return item
 
 
 def _version(record: Record) -> str | None:

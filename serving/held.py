@@ -99,13 +99,20 @@ class HeldGenerations:
         return {partition: min(offsets[partition] for offsets in applied) for partition in partitions}
 
     async def poll(self) -> None:
-        """Follow the register and the alias; call it a few times a second."""
+        """Follow the register and the alias, if Redis is there; call it a few times a second."""
         try:
-            registered = await asyncio.to_thread(self.generations.all)
-            alias = await asyncio.to_thread(self.generations.alias)
+            await self.refresh()
         except RedisError as error:
             log.warning("generations cannot be read: %s", error)
-            return
+
+    async def refresh(self) -> None:
+        """Follow the register and the alias.
+
+        Raises:
+            RedisError: they cannot be read now.
+        """
+        registered = await asyncio.to_thread(self.generations.all)
+        alias = await asyncio.to_thread(self.generations.alias)
         versions = {generation.version for generation in registered}
         async with self._polling:
             for version in versions - set(self.pairs) - self._refused:

@@ -1,12 +1,17 @@
 """Overload and oversized bodies are refused before any work is done."""
 
+import time
+
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.faults import fault
 from serving.state import State
 
-QUERY_PATHS = ("/v1/topics/", "/v1/candidates")
-MAX_BODY_BYTES = 16 * 1024 * 1024
+BULK_PATH = "/v1/candidates"
+QUERY_PATHS = ("/v1/topics/", BULK_PATH)
+MAX_BODY_BYTES = 1024 * 1024
+MAX_BULK_BYTES = 16 * MAX_BODY_BYTES
 
 
 class Limits:
@@ -19,13 +24,14 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = MAX_BULK_BYTES if scope["path"] == BULK_PATH else MAX_BODY_BYTES
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            await fault(413, "too-large", f"a body may have {MAX_BODY_BYTES} bytes")(scope, receive, send)
+        if not length.isdigit() or int(length) > most:
+            await fault(413, "too-large", _too_large(most))(scope, receive, send)
         elif scope["path"].startswith(QUERY_PATHS):
-            await self._query(scope, receive, send)
+            await self._query(scope, _limited(receive, most), send)
         else:
-            await self._app(scope, _limited(receive), send)
+            await self._app(scope, _limited(receive, most), send)
 
     async def _query(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: State = scope["app"].state.headwater
@@ -34,23 +40,28 @@ class Limits:
             await fault(503, "overloaded", "too many queries at once; try again in a second")(scope, receive, send)
             return
         state.in_flight += 1
+        started = time.perf_counter()
         try:
-            with state.metrics.query_seconds.time():
-                await self._app(scope, _limited(receive), send)
+            await self._app(scope, receive, send)
         finally:
             state.in_flight -= 1
+            state.metrics.observe_query(time.perf_counter() - started)
 
 
-def _limited(receive: Receive) -> Receive:
-    """Cut a chunked body that claims no length at the same size."""
+def _too_large(most: int) -> str:
+    return f"the body may have {most} bytes here"
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """Hold a chunked body, which claims no length, to the same size."""
     read = 0
 
     async def limited() -> Message:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        if read > MAX_BODY_BYTES:
-            return {"type": "http.disconnect"}
+        if read > most:
+            raise HTTPException(413, _too_large(most))
         return message
 
     return limited

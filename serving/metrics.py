@@ -1,11 +1,14 @@
 """Prometheus metrics of one server."""
 
+from collections import deque
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headwater import names
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 FRESHNESS_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0, 60.0)
+RECENT_QUERIES = 1000
 
 
 class Metrics:
@@ -17,6 +20,7 @@ class Metrics:
         self.query_seconds = Histogram(
             names.METRIC_QUERY_SECONDS, "Time of one HTTP query", buckets=LATENCY_BUCKETS_S, registry=self.registry
         )
+        self.recent_seconds: deque[float] = deque(maxlen=RECENT_QUERIES)
         self.refused = Counter(names.METRIC_REFUSED, "Queries refused because of overload", registry=self.registry)
         self.items = Gauge(names.METRIC_INDEX_ITEMS, "Items in the index", ["version"], registry=self.registry)
         self.freshness_seconds = Histogram(
@@ -30,3 +34,15 @@ class Metrics:
         self.collected = Counter(
             names.METRIC_COLLECTED, "Events taken over HTTP into Kafka", ["topic"], registry=self.registry
         )
+
+    def observe_query(self, seconds: float) -> None:
+        """Note how long one HTTP query took."""
+        self.query_seconds.observe(seconds)
+        self.recent_seconds.append(seconds)
+
+    def recent_latency_ms(self, share: float) -> float | None:
+        """Return the latency that `share` of the last queries stayed below, None before the first."""
+        if not self.recent_seconds:
+            return None
+        ordered = sorted(self.recent_seconds)
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 2)

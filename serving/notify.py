@@ -1,6 +1,7 @@
 """`headwater notify`: a topic's candidates for a file of users, into a file."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -11,7 +12,7 @@ import click
 from headwater.client import HeadwaterClient
 from headwater.errors import UsageError
 from headwater.settings import read_settings
-from serving.candidate_files import count_complete, open_writer
+from serving.candidate_files import count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
 
@@ -31,7 +32,7 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
     if users.resolve() == output.resolve():
         raise UsageError(f"--output {output} is the users file itself")
     if restart:
-        output.unlink(missing_ok=True)
+        forget(output)
     done = count_complete(output)
     if done > total:
         raise UsageError(f"{output} holds {done} users, {users} only {total}: another job's output? Use --restart")
@@ -39,7 +40,7 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
     with (
         HeadwaterClient(settings.serving_url) as client,
         open_writer(output) as write,
-        click.progressbar(length=total, label=f"topic {topic}", hidden=as_json) as bar,
+        click.progressbar(length=total, label=f"topic {topic}", hidden=as_json, file=sys.stderr) as bar,
     ):
         bar.update(done)
         for answer in client.notify(_after(read_users(users), done), topic, k):

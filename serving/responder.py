@@ -1,19 +1,22 @@
 """Answers `candidate-requests` that come through Kafka."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from headwater.errors import InvalidEvent, UnknownTopic
+from headwater.errors import InvalidEvent, NoLiveGeneration, UnknownTopic
 from headwater.events import CandidateRequest
 from headwater.names import CANDIDATES
 from headwater.wire import decode
+from serving.held import Pair
 from serving.retrieval import Answer, Filters, Retrieval
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 
 USERS_AT_ONCE = 256
+WAIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,19 @@ class Responder:
                 outgoing = [dead_letter_record(record.rejected(InvalidEvent("unknown-topic", str(error))))]
             await self.publisher.publish(outgoing)
 
+    async def _live(self) -> Pair:
+        """Return the live pair; requests wait until something is promoted, as Kafka keeps them."""
+        while True:
+            try:
+                return self.retrieval.held.live
+            except NoLiveGeneration:
+                await asyncio.sleep(WAIT_S)
+
     async def _answered(self, request: CandidateRequest) -> list[Outgoing]:
-        answers: list[Answer] = []
+        pair, answers = await self._live(), list[Answer]()
         for start in range(0, len(request.user_ids), USERS_AT_ONCE):
             users = request.user_ids[start : start + USERS_AT_ONCE]
-            answers += await self.retrieval.candidates(users, request.topic, request.k, Filters())
+            answers += await self.retrieval.candidates(users, request.topic, request.k, Filters(), pair)
         return [
             Outgoing(
                 CANDIDATES,

@@ -70,8 +70,17 @@ class Retrieval:
     store: FeatureStore
     clock: Clock
 
-    async def candidates(self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters) -> list[Answer]:
+    async def candidates(
+        self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: Pair | None = None
+    ) -> list[Answer]:
         """Return one answer a user, in order; an unknown user gets a cold-start answer.
+
+        Args:
+            user_ids: B users.
+            topic: What the answer is about.
+            k: Candidates a user.
+            filters: What they must not be.
+            pair: Answers, instead of the live one: for a query that is answered in several parts.
 
         Raises:
             NoLiveGeneration: nothing is promoted yet.
@@ -79,7 +88,7 @@ class Retrieval:
             RedisError: the feature store is away.
         """
         # 1. One pair for the whole query: whatever is promoted meanwhile, tower and index stay of one version.
-        pair = self.held.live
+        pair = pair or self.held.live
         require_topic(pair, topic)
         # 2. Features of all users in one round trip.
         records, delivered = await self.store.users_and_delivered(user_ids)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class State:
 
 
 def instance_name(settings: Settings) -> str:
-    """Return the name under which this server follows Kafka."""
+    """Return the name under which this server keeps its snapshots."""
     return f"{socket.gethostname()}-{settings.serving_port}"
 
 
@@ -94,7 +95,9 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     # 2. Embeddings from where the snapshots end. 3. Ready once the end known now is reached.
     ends = await asyncio.to_thread(end_offsets, settings)
     followed.applied = await held.restore()
-    group = settings.names.serving_group(instance_name(settings))
+    # A group of its own for each start: the former one may still count a killed server among its members.
+    follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
+    group = settings.names.serving_group(follower_id)
     start = {ITEM_EMBEDDINGS: followed.applied, ITEM_ACTIVITY: ends[ITEM_ACTIVITY]}
     followed.applied, followed.targets = (
         await asyncio.to_thread(set_start, settings, group, start),
@@ -102,7 +105,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     )
     await followed.load_activity(state.store)
     await held.poll()
-    follower = make_follower(settings, instance_name(settings), followed.on_embeddings, followed.on_activity)
+    follower = make_follower(settings, follower_id, followed.on_embeddings, followed.on_activity)
     await stack.enter_async_context(running(follower))
     responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher).apply)
     await stack.enter_async_context(running(responder))

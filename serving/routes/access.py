@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Request, Response
 
+from serving.collector import Collector
 from serving.state import State
 
 
@@ -13,7 +14,13 @@ def _state(request: Request) -> State:
     return state
 
 
+def _collector(request: Request) -> Collector:
+    collector: Collector = request.app.state.collector
+    return collector
+
+
 HeadwaterState = Annotated[State, Depends(_state)]
+HeadwaterCollector = Annotated[Collector, Depends(_collector)]
 
 
 def json_response(document: Any, status: int = 200) -> Response:

@@ -7,10 +7,12 @@ import orjson
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from redis import RedisError
 
 from headwater.errors import HeadwaterError
 from headwater.events import Identifier, UserCandidates
 from headwater.index import Relevance
+from serving.held import Pair
 from serving.retrieval import Answer, Filters, require_topic
 from serving.routes.access import HeadwaterState, json_response
 from serving.state import State
@@ -29,7 +31,9 @@ MinRelevance = Annotated[float, Field(ge=-1, le=1, description="Cosine with the 
 class BulkRequest(BaseModel):
     """Many users, one or more topics."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"user_ids": ["ann", "bob"], "topics": ["sport"], "k": 3}}
+    )
 
     user_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_USERS)]
     topics: Annotated[list[Identifier], Field(min_length=1, max_length=100)]
@@ -95,22 +99,22 @@ async def topic_candidates(
 async def bulk_candidates(state: HeadwaterState, request: BulkRequest) -> StreamingResponse:
     """Return one NDJSON line for each topic and user, topics in the given order, users in theirs.
 
-    A line {"error": …} at the end says that the answer is not complete.
+    One index generation answers all of it. A line {"error": …} at the end says that the answer is not complete.
     """
     pair = state.held.live
     for topic in request.topics:
         require_topic(pair, topic)
-    return StreamingResponse(_lines(state, request), media_type="application/x-ndjson")
+    return StreamingResponse(_lines(state, request, pair), media_type="application/x-ndjson")
 
 
-async def _lines(state: State, request: BulkRequest) -> AsyncIterator[bytes]:
+async def _lines(state: State, request: BulkRequest, pair: Pair) -> AsyncIterator[bytes]:
     filters = request.filters(state.settings.max_item_age_s)
     try:
         for topic in request.topics:
             for users in _chunks(request.user_ids):
-                answers = await _answered(state, users, topic, request.k, filters)
+                answers = await _answered(state, users, topic, request.k, filters, pair)
                 yield b"".join(orjson.dumps(answer.document()) + b"\n" for answer in answers)
-    except HeadwaterError as error:
+    except (HeadwaterError, RedisError) as error:
         yield orjson.dumps({"error": "incomplete", "message": str(error)}) + b"\n"
 
 
@@ -119,10 +123,12 @@ def _chunks(user_ids: list[str]) -> Iterator[list[str]]:
         yield user_ids[start : start + USERS_AT_ONCE]
 
 
-async def _answered(state: State, users: list[str], topic: str, k: int, filters: Filters) -> list[Answer]:
+async def _answered(
+    state: State, users: list[str], topic: str, k: int, filters: Filters, pair: Pair | None = None
+) -> list[Answer]:
     outcome = "failed"
     try:
-        answers = await state.retrieval.candidates(users, topic, k, filters)
+        answers = await state.retrieval.candidates(users, topic, k, filters, pair)
         outcome = "answered"
         return answers
     finally:

@@ -1,7 +1,7 @@
 """The collector: events over HTTP into Kafka, for producers that have no Kafka client."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -10,38 +10,64 @@ from headwater.errors import InvalidEvent
 from headwater.events import Engagement, Identifier, Item
 from headwater.names import ENGAGEMENTS, ITEMS
 from headwater.wire import validated
+from serving.collector import Collector
 from serving.faults import fault
-from serving.routes.access import HeadwaterState, json_response
+from serving.routes.access import HeadwaterCollector, HeadwaterState, json_response
 from serving.state import State
 
 MAX_EVENTS = 1000
+MAX_PROBLEMS = 20
 Events = dict[str, Any] | list[Any]
+ENGAGEMENT_EXAMPLE = {
+    "event_id": "01JD3Z9K",
+    "user_id": "ann",
+    "item_id": "article-7",
+    "action": "click",
+    "occurred_at": "2026-01-31T12:00:00Z",
+}
+ITEM_EXAMPLE = {
+    "item_id": "article-7",
+    "topics": ["sport", "sport/tennis"],
+    "published_at": "2026-01-31T11:58:00Z",
+    "attributes": {"words": 640},
+}
 
 router = APIRouter(tags=["collector"])
 
 
-@router.post("/v1/engagements", status_code=202, openapi_extra={"x-event": Engagement.model_json_schema()})
-async def collect_engagements(state: HeadwaterState, events: Events) -> Response:
-    """Take one engagement or a list of up to 1000; all are appended to Kafka or none."""
-    return await _collect(state, ENGAGEMENTS, Engagement, state.producer.send, events)
+def _documented(model: type[Engagement] | type[Item], example: dict[str, Any]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    either = {"oneOf": [schema, {"type": "array", "maxItems": MAX_EVENTS, "items": schema}]}
+    examples = {"one": {"value": example}, "several": {"value": [example]}}
+    return {"requestBody": {"content": {"application/json": {"schema": either, "examples": examples}}}}
 
 
-@router.post("/v1/items", status_code=202, openapi_extra={"x-event": Item.model_json_schema()})
-async def collect_items(state: HeadwaterState, events: Events) -> Response:
-    """Take one item or a list of up to 1000; all are appended to Kafka or none."""
-    return await _collect(state, ITEMS, Item, state.producer.send_item, events)
+@router.post("/v1/engagements", status_code=202, openapi_extra=_documented(Engagement, ENGAGEMENT_EXAMPLE))
+async def collect_engagements(state: HeadwaterState, collector: HeadwaterCollector, events: Events) -> Response:
+    """Take one engagement or a list of up to 1000; 202 once Kafka has them all, nothing is sent if one is invalid."""
+    return await _collect(state, collector, ENGAGEMENTS, Engagement, state.producer.send, events)
+
+
+@router.post("/v1/items", status_code=202, openapi_extra=_documented(Item, ITEM_EXAMPLE))
+async def collect_items(state: HeadwaterState, collector: HeadwaterCollector, events: Events) -> Response:
+    """Take one item or a list of up to 1000; 202 once Kafka has them all, nothing is sent if one is invalid."""
+    return await _collect(state, collector, ITEMS, Item, state.producer.send_item, events)
 
 
 @router.delete("/v1/items/{item_id:path}", status_code=202)
-async def delete_item(state: HeadwaterState, item_id: Identifier) -> Response:
+async def delete_item(state: HeadwaterState, collector: HeadwaterCollector, item_id: Identifier) -> Response:
     """Append an item's tombstone."""
-    state.producer.delete_item(item_id)
-    await asyncio.to_thread(state.producer.flush)
+    await collector.append([partial(state.producer.delete_item, item_id)])
     return json_response({"accepted": 1}, 202)
 
 
 async def _collect(
-    state: State, topic: str, model: type[Engagement] | type[Item], send: Callable[[Any], None], events: Events
+    state: State,
+    collector: Collector,
+    topic: str,
+    model: type[Engagement] | type[Item],
+    send: Callable[[Any], None],
+    events: Events,
 ) -> Response:
     listed = events if isinstance(events, list) else [events]
     if len(listed) > MAX_EVENTS:
@@ -53,9 +79,8 @@ async def _collect(
         except InvalidEvent as error:
             problems.append({"index": index, "problem": str(error)})
     if problems:
-        return fault(422, "invalid", f"event {problems[0]['index']}: {problems[0]['problem']}", problems=problems[:20])
-    for event in accepted:
-        send(event)
-    await asyncio.to_thread(state.producer.flush)
+        first = f"event {problems[0]['index']}: {problems[0]['problem']}"
+        return fault(422, "invalid", first, problems=problems[:MAX_PROBLEMS])
+    await collector.append([partial(send, event) for event in accepted])
     state.metrics.collected.labels(topic).inc(len(accepted))
     return json_response({"accepted": len(accepted)}, 202)
