@@ -1,8 +1,7 @@
 """The `headwater` command, assembled from the entry points of what is installed."""
 
 import sys
-from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 
 import click
 
@@ -10,7 +9,7 @@ from headwater import __version__
 from headwater.errors import HeadwaterError, UsageError
 
 GROUP = "headwater.commands"
-REQUIRED = {"streams": "faust", "serving": "fastapi", "training": "torch"}
+REQUIRED = {"streams": "faust-streaming", "serving": "fastapi", "training": "torch"}
 
 
 class Commands(click.Group):
@@ -37,7 +36,16 @@ class Commands(click.Group):
 
 def _runnable(verb: EntryPoint) -> bool:
     required = REQUIRED.get(verb.module.partition(".")[0])
-    return required is None or find_spec(required) is not None
+    return required is None or is_installed(required)
+
+
+def is_installed(name: str) -> bool:
+    """Say whether a distribution is installed, without importing it."""
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

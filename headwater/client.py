@@ -1,5 +1,6 @@
 """The client for notification jobs."""
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
@@ -14,6 +15,7 @@ from headwater.events import UserCandidates
 
 TIMEOUT_S = 60.0
 USERS_A_REQUEST = 5_000
+OVERLOAD_TRIES = 30
 
 
 class HeadwaterClient:
@@ -51,20 +53,28 @@ class HeadwaterClient:
     def notify(self, user_ids: Iterable[str], topic: str, k: int = 50, **filters: Any) -> Iterator[UserCandidates]:
         """Yield each user's candidates in order, in memory independent of their number.
 
+        A server that refuses because of overload is asked again, up to `OVERLOAD_TRIES` times in a row.
+
         Raises:
             UnknownTopic, ServiceUnavailable: as for `candidates`; what was yielded stands.
         """
         users = iter(user_ids)
         while chunk := list(islice(users, USERS_A_REQUEST)):
-            body = {"user_ids": chunk, "topics": [topic], "k": k, **filters}
+            yield from self._notified({"user_ids": chunk, "topics": [topic], "k": k, **filters}, topic)
+
+    def _notified(self, body: dict[str, Any], topic: str) -> Iterator[UserCandidates]:
+        for tries_left in reversed(range(OVERLOAD_TRIES)):
             try:
                 with self._http.stream("POST", "/v1/candidates", json=body) as response:
                     if response.status_code != 200:
                         response.read()
-                    _raise_for(response, topic)
-                    yield from _answers(response, len(chunk))
+                    if not (tries_left and _overloaded(response)):
+                        _raise_for(response, topic)
+                        yield from _answers(response, len(body["user_ids"]))
+                        return
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from None
+            time.sleep(float(response.headers.get("Retry-After", 1)))
 
     def _unreachable(self, error: Exception) -> ServiceUnavailable:
         return ServiceUnavailable(f"no server at {self._http.base_url}: {error}; check HEADWATER_SERVING_URL")
@@ -92,6 +102,10 @@ def _answers(response: httpx.Response, expected: int) -> Iterator[UserCandidates
         count += 1
     if count != expected:
         raise ServiceUnavailable(f"the server answered {count} of {expected} users")
+
+
+def _overloaded(response: httpx.Response) -> bool:
+    return response.status_code == 503 and b'"overloaded"' in response.content
 
 
 def _raise_for(response: httpx.Response, topic: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import click
 import httpx
@@ -11,12 +10,13 @@ from kafka.errors import KafkaError
 from redis import Redis, RedisError
 
 from headwater.bundle import bundle_versions, read_manifest
+from headwater.cli import is_installed
 from headwater.errors import HeadwaterError, ServiceUnavailable
 from headwater.names import TOPICS
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
 
-EXTRAS = {"streams": "faust", "serving": "hnswlib", "training": "torch", "embedded": "confluent_kafka"}
+EXTRAS = {"streams": "faust-streaming", "serving": "hnswlib", "training": "torch", "embedded": "confluent-kafka"}
 
 
 def check_redis(settings: Settings) -> str:
@@ -74,16 +74,19 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
 
 @click.command()
 @click.option("--create-topics", is_flag=True, help="Create missing Kafka topics first.")
+@click.option("--topics-only", is_flag=True, help="Create missing Kafka topics and check nothing else.")
 @click.option("--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="For new topics.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def doctor(create_topics: bool, partitions: int, as_json: bool) -> None:
+def doctor(create_topics: bool, topics_only: bool, partitions: int, as_json: bool) -> None:
     """Check Kafka, Redis, the model repository and the server; exit 1 when one is amiss."""
     settings = read_settings()
-    if create_topics:
+    if create_topics or topics_only:
         ensure_topics(settings, partitions)
+    if topics_only:
+        return
     rows = [
-        {"check": f"extra [{extra}]", "ok": True, "detail": "installed" if find_spec(module) else "not installed"}
-        for extra, module in EXTRAS.items()
+        {"check": f"extra [{extra}]", "ok": True, "detail": "installed" if is_installed(name) else "not installed"}
+        for extra, name in EXTRAS.items()
     ]
     for name, check in CHECKS.items():
         try:

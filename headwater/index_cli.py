@@ -70,7 +70,12 @@ def list_generations(as_json: bool) -> None:
 @as_json
 def build(version: str, as_json: bool) -> None:
     """Embed every item with a bundle, ready for verification."""
-    with _rotation() as rotation, click.progressbar(length=1000, label=version, hidden=as_json, file=sys.stderr) as bar:
+    with (
+        _rotation() as rotation,
+        click.progressbar(
+            length=1000, label=version, hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
+        ) as bar,
+    ):
 
         def progress(embedded: int, items: int) -> None:
             if items:

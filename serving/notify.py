@@ -40,7 +40,9 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
     with (
         HeadwaterClient(settings.serving_url) as client,
         open_writer(output) as write,
-        click.progressbar(length=total, label=f"topic {topic}", hidden=as_json, file=sys.stderr) as bar,
+        click.progressbar(
+            length=total, label=f"topic {topic}", hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
+        ) as bar,
     ):
         bar.update(done)
         for answer in client.notify(_after(read_users(users), done), topic, k):

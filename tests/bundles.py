@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def _save_item_tower(path: Path, directions: np.ndarray, looks: np.ndarray) -> N
     _save(path, inputs, nodes, constants, directions.shape[1])
 
 
-def _save(path: Path, inputs: list, nodes: list, constants: dict[str, np.ndarray], width: int) -> None:
+def _save(path: Path, inputs: list[Any], nodes: list[Any], constants: dict[str, np.ndarray], width: int) -> None:
     output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", width])
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tower", inputs, [output], initializers)
@@ -77,8 +78,8 @@ def _save_golden(staging: Path, vocabulary: Vocabulary) -> None:
     items = [Item(item_id=f"golden-{topic}", topics=(topic,), published_at=10**12) for topic in vocabulary.topics]
     features = encode_items(items, vocabulary)
     assert set(queries) == set(USER_INPUTS)
-    arrays = {f"user_input/{name}": value for name, value in queries.items()}
+    arrays: dict[str, np.ndarray] = {f"user_input/{name}": value for name, value in queries.items()}
     arrays |= {f"item_input/{name}": value for name, value in features.items()}
     arrays["user_output"] = Tower(staging / USER_TOWER_FILE).embed(queries)
     arrays["item_output"] = Tower(staging / ITEM_TOWER_FILE).embed(features)
-    np.savez(staging / GOLDEN_FILE, **arrays)
+    np.savez(staging / GOLDEN_FILE, allow_pickle=False, **arrays)

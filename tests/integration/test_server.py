@@ -131,7 +131,8 @@ def test_a_new_item_is_retrievable_at_once(system: tuple[Settings, Server], clie
         started = time.perf_counter()
         item = {"item_id": f"new{number}", "topics": ["sport"], "published_at": NOW_MS}
         assert httpx.post(f"{settings.serving_url}/v1/items", json=item).status_code == 202
-        poll(lambda number=number: f"new{number}" in ids(client.candidates("u", "sport", k=200)), 10, "retrievable")
+        while item["item_id"] not in ids(client.candidates("u", "sport", k=200)):
+            assert time.perf_counter() - started < 10
         waits_ms.append((time.perf_counter() - started) * 1000)
     print(f"published to retrievable: median {statistics.median(waits_ms):.0f} ms, max {max(waits_ms):.0f} ms")
     assert statistics.median(waits_ms) < 500

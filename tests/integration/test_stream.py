@@ -194,7 +194,7 @@ def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings
         def complete() -> bool:
             users, _, _ = offline(settings)
             found, _ = asyncio.run(stored(settings, list(users), []))
-            return found == list(users.values()) and len(users) == expected
+            return bool(found == list(users.values()) and len(users) == expected)
 
         poll(complete, 60, "the second worker took over")
     outcomes = assert_store_is_the_offline_fold(settings)

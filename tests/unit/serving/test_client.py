@@ -1,0 +1,51 @@
+"""The client: patience with an overloaded server, no illusions about a broken answer."""
+
+import httpx
+import pytest
+
+from headwater import client
+from headwater.client import HeadwaterClient
+from headwater.errors import ServiceUnavailable, UnknownTopic
+
+LINE = '{"user_id": "%s", "topic": "t", "candidates": [], "bundle_version": "v1", "generation": "v1"}\n'
+
+
+def served(*responses: httpx.Response) -> HeadwaterClient:
+    waiting = iter(responses)
+    found = HeadwaterClient("http://server")
+    found._http = httpx.Client(base_url="http://server", transport=httpx.MockTransport(lambda request: next(waiting)))
+    return found
+
+
+def busy() -> httpx.Response:
+    return httpx.Response(503, json={"error": "overloaded", "message": "later"}, headers={"Retry-After": "0"})
+
+
+def answers(*users: str) -> httpx.Response:
+    return httpx.Response(200, text="".join(LINE % user for user in users))
+
+
+def test_a_job_asks_an_overloaded_server_again() -> None:
+    found = list(served(busy(), busy(), answers("a", "b")).notify(["a", "b"], "t"))
+    assert [answer.user_id for answer in found] == ["a", "b"]
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "OVERLOAD_TRIES", 2)
+    with pytest.raises(ServiceUnavailable, match="later"):
+        list(served(busy(), busy()).notify(["a"], "t"))
+
+
+def test_an_incomplete_answer_is_no_answer() -> None:
+    with pytest.raises(ServiceUnavailable, match="1 of 2"):
+        list(served(answers("a")).notify(["a", "b"], "t"))
+    broken = httpx.Response(200, text=LINE % "a" + '{"error": "incomplete", "message": "gone"}\n')
+    with pytest.raises(ServiceUnavailable, match="broke off"):
+        list(served(broken).notify(["a", "b"], "t"))
+
+
+def test_an_unknown_topic_names_near_ones() -> None:
+    missing = httpx.Response(404, json={"error": "unknown-topic", "message": "no", "near": ["news"]})
+    with pytest.raises(UnknownTopic) as caught:
+        list(served(missing).notify(["a"], "newz"))
+    assert caught.value.near == ["news"]

@@ -1,0 +1,100 @@
+"""Files of notification jobs: users in, candidates out, broken off and continued."""
+
+from pathlib import Path
+
+import pytest
+
+from headwater.errors import DataFileError
+from headwater.events import Candidate, UserCandidates
+from serving.candidate_files import count_complete, forget, open_writer
+from serving.user_files import count_users, read_users
+
+KINDS = ["csv", "jsonl", "parquet"]
+
+
+def answer(number: int, candidates: int = 2) -> UserCandidates:
+    found = tuple(Candidate(item_id=f'i{each},"é', score=1.5) for each in range(candidates))
+    return UserCandidates(
+        user_id=f"u{number}", topic="t", candidates=found, bundle_version="v1", generation="v1", cold_start=False
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out.{kind}"
+    with pytest.raises(KeyboardInterrupt), open_writer(path) as write:
+        for number in range(5):
+            write(answer(number))
+        raise KeyboardInterrupt
+    done = count_complete(path)
+    assert done in (4, 5)
+    with open_writer(path) as write:
+        for number in range(done, 8):
+            write(answer(number))
+    if kind == "parquet":
+        with pytest.raises(DataFileError, match="--restart"):
+            count_complete(path)
+    else:
+        assert count_complete(path) in (7, 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forgetting_leaves_nothing_to_go_on_from(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out.{kind}"
+    with pytest.raises(KeyboardInterrupt), open_writer(path) as write:
+        write(answer(1))
+        write(answer(2))
+        raise KeyboardInterrupt
+    forget(path)
+    assert count_complete(path) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_cut_of_a_csv_file_is_continued_to_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    answers = [answer(0), answer(1, candidates=0), answer(2, candidates=1), answer(2)]
+    with open_writer(path) as write:
+        for each in answers:
+            write(each)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        done = count_complete(path)
+        with open_writer(path) as write:
+            for each in answers[done:]:
+                write(each)
+        assert path.read_bytes() == whole, length
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("users.csv", "user_id,x\na,1\nb,2\n"),
+        ("users.jsonl", '{"user_id": "a"}\n"b"\n'),
+        ("users.txt", "a\n\nb\n"),
+    ],
+)
+def test_users_are_read_from_every_kind(name: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    assert list(read_users(path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("u.csv", b"id\n1\n", "no column user_id"),
+        ("u.csv", b"user_id\n\xff\n", "not a CSV file"),
+        ("u.csv", b"", "no column user_id"),
+        ("u.jsonl", b'{"user_id": [1]}\n', "row 1"),
+        ("u.jsonl", b"{broken\n", "line 1: not JSON"),
+        ("u.txt", b"\xff\n", "not UTF-8"),
+        ("u.txt", b"a\n" + b"x" * 300 + b"\n", "row 2"),
+        ("u.parquet", b"not parquet", "not a Parquet file"),
+    ],
+)
+def test_broken_users_files_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataFileError, match=message):
+        count_users(path)

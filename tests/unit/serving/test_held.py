@@ -1,0 +1,171 @@
+"""Generations as a server holds them: what is followed, what answers, what is passed over."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from redis import RedisError
+
+from headwater.errors import NoLiveGeneration, UnknownTopic
+from headwater.generations import Alias, Generation, Generations
+from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
+from headwater.stores import MemoryFeatureStore
+from serving.clock import Clock
+from serving.followed import Followed
+from serving.held import HeldGenerations, Pair
+from serving.metrics import Metrics
+from serving.retrieval import Answer, Filters, Retrieval
+from streams.record import Record
+from tests.bundles import make_bundle
+
+TOPICS = ["news", "sport"]
+NOW_MS = 1_700_000_000_000
+D = 8
+
+
+@dataclass
+class Register:
+    """Stands in for the register on Redis."""
+
+    versions: list[str] = field(default_factory=list)
+    live: str | None = None
+    away: bool = False
+
+    def all(self) -> list[Generation]:
+        if self.away:
+            raise RedisError("away")
+        return [Generation(version=version) for version in self.versions]
+
+    def alias(self) -> Alias:
+        return Alias(version=self.live)
+
+
+@dataclass
+class World:
+    register: Register
+    held: HeldGenerations
+    followed: Followed
+    retrieval: Retrieval
+    offset: int = 0
+
+    async def follow(self, version: str, item_id: str, *topics: str, value: bytes | None = b"") -> None:
+        embedding = np.random.default_rng(len(item_id)).normal(size=D).astype(np.float32)
+        if value == b"":
+            value = encode_item_embedding(ItemEmbedding(item_id, topics, NOW_MS, embedding))
+        record = Record("item-embeddings", 0, self.offset, embedding_key(version, item_id), value)
+        await self.followed.on_embeddings([record])
+        self.offset += 1
+
+    async def ask(self, topic: str | None, pair: Pair | None = None) -> Answer:
+        (answer,) = await self.retrieval.candidates(["u"], topic, 10, Filters(), pair)
+        return answer
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    for seed, version in enumerate(("v1", "v2")):
+        make_bundle(tmp_path / "onnx", version, TOPICS, seed=seed, dimension=D)
+    register, clock, metrics = Register(), Clock("wall"), Metrics()
+    held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
+    followed = Followed(held, clock, metrics)
+    held.on_new = followed.fill
+    return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), clock))
+
+
+async def promoted(world: World, version: str) -> None:
+    world.register.versions.append(version)
+    world.register.live = version
+    await world.held.poll()
+
+
+async def test_nothing_answers_before_a_promotion(world: World) -> None:
+    with pytest.raises(NoLiveGeneration, match="headwater train"):
+        await world.ask("news")
+
+
+async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    begun = world.held.live
+    await promoted(world, "v2")
+    await world.follow("v2", "b", "news")
+    assert (await world.ask("news", begun)).version == "v1"
+    assert (await world.ask("news", begun)).candidates.item_ids == ["a"]
+    assert (await world.ask("news")).version == "v2"
+    assert (await world.ask("news")).candidates.item_ids == ["b"]
+
+
+async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    await promoted(world, "missing")
+    assert (await world.ask("news")).version == "v1"
+    assert world.held.wanted == "missing"
+
+
+async def test_records_of_a_new_generation_wait_for_the_register(world: World) -> None:
+    await promoted(world, "v1")
+    world.register.versions.append("v2")
+    world.register.away = True
+    with pytest.raises(RedisError):
+        await world.follow("v2", "a", "news")
+    world.register.away = False
+    await world.follow("v2", "a", "news")
+    assert "a" in world.held.pair("v2").index
+
+
+async def test_a_pruned_generation_goes_and_its_records_are_passed_over(world: World) -> None:
+    await promoted(world, "v1")
+    await promoted(world, "v2")
+    world.register.versions.remove("v1")
+    await world.held.poll()
+    assert set(world.held.pairs) == {"v2"}
+    await world.follow("v1", "a", "news")
+    assert world.followed.applied == {0: 1}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x",
+        b"\x02" * 20,
+        b"\x01\x02\x00\x00\x00\x00\x00{}",
+        b"\x01\x02\x00\x00\x00\x00\x00[]",
+        encode_item_embedding(ItemEmbedding("bad", ("news",), NOW_MS, np.full(D, np.nan, dtype=np.float32))),
+        encode_item_embedding(ItemEmbedding("bad", ("news",), NOW_MS, np.zeros(D + 1, dtype=np.float32))),
+    ],
+)
+async def test_broken_embeddings_are_passed_over(world: World, value: bytes) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "bad", value=value)
+    await world.follow("v1", "good", "news")
+    assert (await world.ask("news")).candidates.item_ids == ["good"]
+
+
+async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: Path) -> None:
+    await promoted(world, "v1")
+    for name in ("a", "bb", "ccc"):
+        await world.follow("v1", name, "news")
+    await world.follow("v1", "bb", value=None)
+    await world.held.snapshot(world.followed.applied)
+    before = await world.ask("news")
+    held = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    assert await held.restore() == {0: 4}
+    await held.poll()
+    retrieval = Retrieval(held, MemoryFeatureStore(), Clock("wall"))
+    (after,) = await retrieval.candidates(["u"], "news", 10, Filters())
+    assert after.candidates.item_ids == before.candidates.item_ids
+    world.register.versions.append("v2")
+    again = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    assert await again.restore() == {}, "a generation without a snapshot needs the whole log"
+
+
+async def test_topics_the_bundle_never_saw_are_still_answered(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "brand-new-topic")
+    assert (await world.ask("brand-new-topic")).candidates.item_ids == ["a"]
+    with pytest.raises(UnknownTopic) as caught:
+        await world.ask("brand-new-topics")
+    assert caught.value.near == ["brand-new-topic"]
