@@ -124,7 +124,7 @@ def test_every_engagement_is_applied_a_duplicate_or_a_dead_letter(settings: Sett
 
         def accounted() -> bool:
             seen = counters(stats_file(settings))
-            return sum(seen.get(name, 0) for name in ("applied", "duplicates", "dead_letters")) >= total
+            return bool(sum(seen.get(name, 0) for name in ("applied", "duplicates", "dead_letters")) >= total)
 
         poll(accounted, 60, "all engagements are accounted for")
         seen = counters(stats_file(settings))
