@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -24,6 +23,7 @@ from headwater.errors import ServiceUnavailable
 from headwater.events import Engagement, Item
 from headwater.producer import EngagementProducer
 from headwater.query_load import QueryLoad
+from headwater.replay import Replayed, replay_events, wait_until_items_are_taken_in
 from headwater.settings import Settings
 from headwater.supervisor import Supervisor
 
@@ -65,7 +65,7 @@ class Demo:
         path.write_text(json.dumps(self.figures, indent=2), encoding="utf-8")
         headline(f"Summary ({machine}; {seconds:.0f} s)")
         stream, swap = self.figures["stream"], self.figures["swap"]
-        sent = self.figures["sent"]["engagements"]
+        sent = self.figures["sent"]
         tell(f"{sent:,} engagements = {' + '.join(f'{count:,} {name}' for name, count in stream.items())}")
         tell(f"new item retrievable after {self.figures['item_retrievable_ms']['median']} ms (median)")
         tell(f"{self.figures['notification_lists_per_s']:,} notification lists/s")
@@ -77,30 +77,20 @@ class Demo:
     def stream_in(self, what: str, producer: EngagementProducer, events: Iterable[Item | Engagement]) -> None:
         """Send events and wait until every one of them is applied or explained."""
         headline(f"Streaming in {what} ({self.source.name})")
-        started, sent = time.monotonic(), Counter[str]()
-        for event in events:
-            if isinstance(event, Item):
-                producer.send_item(event)
-                sent["items"] += 1
-            else:
-                producer.send(event)
-                sent["engagements"] += 1
-            if sum(sent.values()) % 20_000 == 0:
-                tell(f"sent {sent['items']:,} items and {sent['engagements']:,} engagements")
-        producer.flush()
-        self.figures.setdefault("sent", Counter()).update(sent)
+        started, sent = time.monotonic(), Replayed()
+        for sent in replay_events(producer, events, None, lambda: wait_until_items_are_taken_in(self.settings)):
+            tell(f"sent {sent.items:,} items and {sent.engagements:,} engagements")
+        self.figures["sent"] = self.figures.get("sent", 0) + sent.engagements
         accounted = self._drain()
         seconds = time.monotonic() - started
-        rate = sent["engagements"] / seconds
+        rate = sent.engagements / seconds
         self.figures.setdefault("engagements_per_s", []).append(round(rate))
-        tell(
-            f"{sent['items']:,} items, {sent['engagements']:,} engagements in {seconds:.1f} s ({rate:,.0f}/s end to end)"
-        )
+        tell(f"{sent.items:,} items, {sent.engagements:,} engagements in {seconds:.1f} s ({rate:,.0f}/s end to end)")
         tell("in total: " + ", ".join(f"{count:,} {name}" for name, count in accounted.items()))
 
     def _drain(self) -> dict[str, int]:
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        expected = self.figures["sent"]["engagements"]
+        expected = self.figures["sent"]
         while time.monotonic() < deadline:
             self.supervisor.watch()
             report = _read_json(self.stats_file)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.events import Engagement, Item
-from headwater.replay import in_event_time, known_by
+from headwater.replay import LEAD_MS, in_event_time, known_by
 from headwater.simulator import HOUR_MS, World
 
 NEWS = Path("../shared/data/globo")
@@ -75,11 +75,11 @@ class NewsSource:
 
     def history(self) -> Iterator[Item | Engagement]:
         known = [item for item in self.items if item.published_at < self._end]
-        return in_event_time(known, self.table.events(NEWS_BEGIN_MS, self._end))
+        return in_event_time(known, self.table.events(NEWS_BEGIN_MS, self._end), LEAD_MS)
 
     def later(self) -> Iterator[Item | Engagement]:
         fresh = [item for item in self.items if item.published_at >= self._end]
-        return in_event_time(fresh, self.table.events(self._end, self._later))
+        return in_event_time(fresh, self.table.events(self._end, self._later), LEAD_MS)
 
 
 class SimulatedSource:

@@ -3,19 +3,24 @@
 import heapq
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from kafka import KafkaConsumer, TopicPartition
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.errors import UsageError
 from headwater.events import Engagement, Item, epoch_ms
+from headwater.names import ITEMS
 from headwater.producer import EngagementProducer
-from headwater.settings import read_settings
+from headwater.settings import Settings, read_settings
 
 REPORT_EVERY_S = 1.0
+LEAD_MS = 3_600_000
+ITEMS_TIMEOUT_S = 60.0
+ITEMS_POLL_S = 0.1
 SLEEP_AHEAD_S = 0.005
 
 
@@ -30,13 +35,17 @@ class Replayed:
     seconds: float = 0.0
 
 
-def in_event_time(items: Iterable[Item], engagements: Iterable[Engagement]) -> Iterator[Item | Engagement]:
+def in_event_time(
+    items: Iterable[Item], engagements: Iterable[Engagement], lead_ms: int = 0
+) -> Iterator[Item | Engagement]:
     """Yield items and engagements merged by time; an item comes before an engagement of the same instant.
 
     Args:
         items, engagements: Each in order of time.
+        lead_ms: How much earlier items come. Kafka keeps no order between topics, so that at full speed an engagement
+            would overtake an item published just before it.
     """
-    return heapq.merge(items, engagements, key=_order)
+    return heapq.merge(items, engagements, key=lambda event: _order(event, lead_ms))
 
 
 def known_by(items: list[Item], engagements: EngagementTable, until_ms: int | None = None) -> list[Item]:
@@ -52,14 +61,36 @@ def known_by(items: list[Item], engagements: EngagementTable, until_ms: int | No
     return [item for item in known if until_ms is None or item.published_at < until_ms]
 
 
-def _order(event: Item | Engagement) -> tuple[int, bool]:
+def _order(event: Item | Engagement, lead_ms: int = 0) -> tuple[int, bool]:
     if isinstance(event, Item):
-        return event.published_at, False
+        return event.published_at - lead_ms, False
     return event.occurred_at, True
 
 
+def wait_until_items_are_taken_in(settings: Settings, timeout_s: float = ITEMS_TIMEOUT_S) -> bool:
+    """Wait until the stream workers consumed every item sent so far; return False after the time-out."""
+    topic = settings.names.topic(ITEMS)
+    consumer = KafkaConsumer(
+        **settings.kafka_options(), group_id=settings.names.stream_group(), enable_auto_commit=False
+    )
+    try:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        ends = consumer.end_offsets(partitions)
+        deadline = time.monotonic() + timeout_s
+        while any((consumer.committed(partition) or 0) < end for partition, end in ends.items()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(ITEMS_POLL_S)
+        return True
+    finally:
+        consumer.close()
+
+
 def replay_events(
-    producer: EngagementProducer, events: Iterable[Item | Engagement], speed: float | None = None
+    producer: EngagementProducer,
+    events: Iterable[Item | Engagement],
+    speed: float | None = None,
+    before_engagements: Callable[[], object] = lambda: None,
 ) -> Iterator[Replayed]:
     """Send events, yielding the running totals about once a second and at the end.
 
@@ -67,6 +98,7 @@ def replay_events(
         producer: Where to.
         events: In order of time.
         speed: Seconds of event time a second; None is as fast as it goes.
+        before_engagements: Called before the first engagement is sent, when all items before it are in Kafka.
 
     Raises:
         DeliveryFailed: the broker did not take some of them.
@@ -75,6 +107,9 @@ def replay_events(
     started = reported = time.monotonic()
     for event in events:
         at_ms = _order(event)[0]
+        if isinstance(event, Engagement) and not totals.engagements:
+            producer.flush()
+            before_engagements()
         if speed is not None and isinstance(event, Engagement):
             totals.first_ms = totals.first_ms or at_ms
             _sleep_until(started + (at_ms - totals.first_ms) / 1000 / speed)
@@ -149,11 +184,18 @@ def replay(
     table = read_engagements(engagements)
     published = known_by(read_items(items) if items else [], table, until_ms)
     happened = table.events(from_ms, until_ms)
-    with EngagementProducer(read_settings()) as producer:
+    settings, lead_ms = read_settings(), LEAD_MS if factor is None else 0
+    with EngagementProducer(settings) as producer:
         totals = Replayed()
-        for totals in replay_events(producer, in_event_time(published, happened), factor):
+        events = in_event_time(published, happened, lead_ms)
+        for totals in replay_events(producer, events, factor, lambda: _wait_for_items(settings)):
             if not as_json:
                 rate = totals.engagements / max(totals.seconds, 1e-9)
                 click.echo(f"{totals.items} items, {totals.engagements} engagements, {rate:,.0f} a second", err=True)
     if as_json:
         click.echo(json.dumps({"items": totals.items, "engagements": totals.engagements, "seconds": totals.seconds}))
+
+
+def _wait_for_items(settings: Settings) -> None:
+    if not wait_until_items_are_taken_in(settings):
+        click.echo("the stream workers have not taken all items in; is `headwater stream` running?", err=True)
