@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def run(settings: Settings, server: Server, table: EngagementTable, items: list[
     times = [int(table.occurred_ms[min(cut, len(table) - 1)]) for cut in cuts]
     figures: dict[str, Any] = {"engagements": 0, "items": 0, "refreshes": []}
     load: QueryLoad | None = None
-    for begin_ms, end_ms in zip(times, times[1:], strict=False):
+    for begin_ms, end_ms in pairwise(times):
         fresh = [item for item in items if (begin_ms if load else 0) <= item.published_at < end_ms]
         _stream_in(settings, table, fresh, begin_ms, end_ms, figures)
         trained = headwater(settings, "train", "--once", "--json", timeout_s=900)
