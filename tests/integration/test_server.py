@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -296,6 +297,23 @@ def test_candidate_requests_through_kafka(system: tuple[Settings, Server]) -> No
         20,
         "impossible requests are dead letters",
     )
+
+
+def test_the_page_shows_the_live_generation_in_a_browser(system: tuple[Settings, Server], tmp_path: Path) -> None:
+    settings, _ = system
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={tmp_path / 'profile'}"]
+        + ["--virtual-time-budget=4000", "--dump-dom", settings.serving_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert '<dd id="live">v1</dd>' in done.stdout
+    assert ">ready</span>" in done.stdout
+    assert '<td class="number">60</td>' in done.stdout
+    assert 'value="news"' in done.stdout
 
 
 def test_overload_is_refused_quickly(installation: Settings) -> None:
