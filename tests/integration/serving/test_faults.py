@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,19 +29,32 @@ USERS = [f"user-{number}" for number in range(20_000)]
 QUERY = "/v1/topics/news/candidates"
 
 
-@pytest.fixture
-def installation(settings: Settings) -> Settings:
+@pytest.fixture(scope="module")
+def system(
+    kafka: KafkaService, redis_server: RedisService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Settings, Server]]:
+    """One system for all tests here: each leaves it answering."""
+    settings = prepared(
+        Settings.model_validate(
+            {
+                "kafka_bootstrap_servers": kafka.bootstrap_servers,
+                "redis_url": redis_server.url,
+                "namespace": f"t{uuid.uuid4().hex[:12]}",
+                "model_dir": tmp_path_factory.mktemp("onnx"),
+                "state_dir": tmp_path_factory.mktemp("var"),
+            }
+        )
+    )
+    with Process(settings, "stream"), Server(settings) as server:
+        promote(settings, server)
+        yield settings, server
+
+
+def prepared(settings: Settings) -> Settings:
     settings = with_server_port(settings).model_copy(update={"clock": "watermark", "serving_max_concurrency": 2})
     ensure_topics(settings)
     make_bundle(settings.model_dir, "v1", ["news"])
     return settings
-
-
-@pytest.fixture
-def system(installation: Settings) -> Iterator[tuple[Settings, Server]]:
-    with Process(installation, "stream"), Server(installation) as server:
-        promote(installation, server)
-        yield installation, server
 
 
 def promote(settings: Settings, server: Server) -> None:
@@ -213,7 +227,8 @@ def logged(settings: Settings) -> set[str]:
         consumer.close()
 
 
-def test_a_request_through_kafka_waits_for_the_first_promotion(installation: Settings) -> None:
+def test_a_request_through_kafka_waits_for_the_first_promotion(settings: Settings) -> None:
+    installation = prepared(settings)
     producer = KafkaProducer(bootstrap_servers=installation.kafka_bootstrap_servers)
     request = CandidateRequest(request_id="early", topic="news", user_ids=("a",), k=3)
     producer.send(installation.names.topic(CANDIDATE_REQUESTS), value=request.to_wire()).get(10)
