@@ -118,6 +118,8 @@ class UserCandidates(_Event):
         bundle_version: The model whose user tower asked.
         generation: The index generation that answered, of the same version.
         watermark: Event time of the newest engagement that item activity contains.
+        freshness_ms: How long before the answer the newest record that item embeddings and activity contain was appended
+            to Kafka; grows while nothing is sent.
         cold_start: Nothing is known of the user yet.
     """
 
@@ -127,5 +129,6 @@ class UserCandidates(_Event):
     bundle_version: str
     generation: str
     watermark: str | None = None
+    freshness_ms: int | None = None
     cold_start: bool = False
     request_id: str | None = None

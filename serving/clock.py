@@ -1,4 +1,4 @@
-"""What time it is for queries."""
+"""What time it is for queries, and how fresh what they see is."""
 
 import time
 from typing import Literal
@@ -10,10 +10,19 @@ class Clock:
     def __init__(self, kind: Literal["wall", "watermark"]) -> None:
         self._kind = kind
         self.watermark_ms = 0
+        self.appended_ms = 0
 
     def advance(self, at_ms: int) -> None:
         """Note an event time."""
         self.watermark_ms = max(self.watermark_ms, at_ms)
+
+    def heard(self, appended_ms: int) -> None:
+        """Note when a record that answers now contain was appended to Kafka."""
+        self.appended_ms = max(self.appended_ms, appended_ms)
+
+    def freshness_ms(self) -> int | None:
+        """Return how long ago the newest followed record was appended; None before the first."""
+        return max(0, time.time_ns() // 1_000_000 - self.appended_ms) if self.appended_ms else None
 
     def now_ms(self) -> int:
         """Return epoch ms."""

@@ -83,6 +83,7 @@ class Followed:
         now_s = time.time()
         for record in records:
             if record.appended_ms:
+                self.clock.heard(record.appended_ms)
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - record.appended_ms / 1000))
 
     def _upsert(self, version: str, items: list[ItemEmbedding]) -> None:
@@ -101,6 +102,7 @@ class Followed:
                 log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
                 continue
             self.set_activities({(partition, item_id): activity for item_id, activity in frame})
+            self.clock.heard(record.appended_ms)
             await asyncio.sleep(0)
 
     def set_activities(self, activities: Mapping[tuple[int, str], ItemActivity]) -> None:

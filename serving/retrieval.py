@@ -46,6 +46,7 @@ class Answer:
     candidates: Candidates
     version: str
     watermark_ms: int
+    freshness_ms: int | None
     cold_start: bool
 
     def document(self) -> dict[str, object]:
@@ -58,6 +59,7 @@ class Answer:
             "bundle_version": self.version,
             "generation": self.version,
             "watermark": iso(self.watermark_ms) if self.watermark_ms else None,
+            "freshness_ms": self.freshness_ms,
             "cold_start": self.cold_start,
         }
 
@@ -107,8 +109,9 @@ class Retrieval:
             max_age_ms=filters.max_age_ms,
             min_relevance=filters.min_relevance,
         )
+        watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
         return [
-            Answer(user_id, topic, candidates, pair.version, self.clock.watermark_ms, record is None)
+            Answer(user_id, topic, candidates, pair.version, watermark_ms, freshness_ms, record is None)
             for user_id, candidates, record in zip(user_ids, found, records, strict=True)
         ]
 

@@ -20,8 +20,11 @@ def make_app(settings: Settings, group: str) -> faust.App:
         settings: Where Kafka is.
         group: Kafka consumer group, and the app's id.
     """
+    data_dir = settings.state_dir / "faust" / group
+    data_dir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         group,
+        datadir=data_dir,
         broker=[f"kafka://{address}" for address in settings.kafka_bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),
         broker_session_timeout=SESSION_TIMEOUT_S,

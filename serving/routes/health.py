@@ -42,6 +42,7 @@ async def status(state: HeadwaterState) -> Response:
             "generations": {version: len(pair.index) for version, pair in state.held.pairs.items()},
             "lag_records": state.followed.lag,
             "watermark": iso(watermark_ms) if watermark_ms else None,
+            "freshness_ms": state.retrieval.clock.freshness_ms(),
             "queries": state.metrics.queries.labels("answered")._value.get(),
             "refused": state.metrics.refused._value.get(),
             "in_flight": state.in_flight,

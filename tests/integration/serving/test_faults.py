@@ -1,70 +1,24 @@
 """The server while something is wrong: overload, strange requests, services that die, its own death."""
 
 import json
-import re
 import socket
 import threading
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from headwater.client import HeadwaterClient
-from headwater.errors import HeadwaterError
 from headwater.events import CandidateRequest, UserCandidates
 from headwater.names import CANDIDATE_REQUESTS, CANDIDATES, ENGAGEMENTS
-from headwater.producer import EngagementProducer
 from headwater.settings import Settings
-from headwater.topics import ensure_topics
-from tests.bundles import make_bundle
+from tests.integration.serving.catalogue import NOW_MS, answering, installed
 from tests.services import KafkaService, RedisService, poll
-from tests.system import Process, Server, headwater, with_server_port
+from tests.system import Server
 
-NOW_MS = 1_700_000_000_000
 USERS = [f"user-{number}" for number in range(20_000)]
+CONCURRENCY = 2
 QUERY = "/v1/topics/news/candidates"
-
-
-@pytest.fixture(scope="module")
-def system(
-    kafka: KafkaService, redis_server: RedisService, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Settings, Server]]:
-    """One system for all tests here: each leaves it answering."""
-    settings = prepared(
-        Settings.model_validate(
-            {
-                "kafka_bootstrap_servers": kafka.bootstrap_servers,
-                "redis_url": redis_server.url,
-                "namespace": f"t{uuid.uuid4().hex[:12]}",
-                "model_dir": tmp_path_factory.mktemp("onnx"),
-                "state_dir": tmp_path_factory.mktemp("var"),
-            }
-        )
-    )
-    with Process(settings, "stream"), Server(settings) as server:
-        promote(settings, server)
-        yield settings, server
-
-
-def prepared(settings: Settings) -> Settings:
-    settings = with_server_port(settings).model_copy(update={"clock": "watermark", "serving_max_concurrency": 2})
-    ensure_topics(settings)
-    make_bundle(settings.model_dir, "v1", ["news"])
-    return settings
-
-
-def promote(settings: Settings, server: Server) -> None:
-    with EngagementProducer(settings) as producer:
-        for number in range(50):
-            producer.send_item({"item_id": f"i{number}", "topics": ["news"], "published_at": NOW_MS})
-    assert headwater(settings, "index", "build", "v1").returncode == 0
-    promoted = headwater(settings, "index", "promote", "v1")
-    assert promoted.returncode == 0, promoted.stderr
-    server.wait_ready()
 
 
 def engagement(event_id: str) -> dict[str, object]:
@@ -227,14 +181,15 @@ def logged(settings: Settings) -> set[str]:
         consumer.close()
 
 
-def test_a_request_through_kafka_waits_for_the_first_promotion(settings: Settings) -> None:
-    installation = prepared(settings)
+def test_a_request_through_kafka_waits_for_the_first_promotion(
+    kafka: KafkaService, redis_server: RedisService, tmp_path: Path
+) -> None:
+    installation = installed(kafka, redis_server, tmp_path)
     producer = KafkaProducer(bootstrap_servers=installation.kafka_bootstrap_servers)
     request = CandidateRequest(request_id="early", topic="news", user_ids=("a",), k=3)
     producer.send(installation.names.topic(CANDIDATE_REQUESTS), value=request.to_wire()).get(10)
     producer.close()
-    with Process(installation, "stream"), Server(installation) as server:
-        promote(installation, server)
+    with answering(installation):
         consumer = KafkaConsumer(
             installation.names.topic(CANDIDATES),
             bootstrap_servers=installation.kafka_bootstrap_servers,
@@ -246,59 +201,3 @@ def test_a_request_through_kafka_waits_for_the_first_promotion(settings: Setting
         consumer.close()
     assert answer.request_id == "early"
     assert len(answer.candidates) == 3
-
-
-def test_one_generation_answers_all_of_a_large_request(system: tuple[Settings, Server]) -> None:
-    settings, _ = system
-    make_bundle(settings.model_dir, "v2", ["news"], seed=1)
-    assert headwater(settings, "index", "build", "v2").returncode == 0
-    with HeadwaterClient(settings.serving_url) as client, ThreadPoolExecutor() as pool:
-        stop, mixed, seen = threading.Event(), list[set[str]](), set[str]()
-
-        def ask() -> None:
-            while not stop.is_set():
-                try:
-                    versions = {each.generation for each in client.notify(USERS[:5000], "news", k=5)}
-                except HeadwaterError as error:
-                    mixed.append({str(error)})
-                    return
-                seen.update(versions)
-                if len(versions) != 1:
-                    mixed.append(versions)
-
-        asking = pool.submit(ask)
-        for version in ("v2", "v1", "v2"):
-            promoted = headwater(settings, "index", "promote", version)
-            assert promoted.returncode == 0, promoted.stderr
-        poll(lambda: seen == {"v1", "v2"}, 30, "both answered")
-        stop.set()
-        asking.result(60)
-    assert mixed == []
-
-
-def test_the_page_needs_nothing_but_this_server(system: tuple[Settings, Server]) -> None:
-    _, server = system
-    page = server.get("/")
-    assert page.headers["content-type"].startswith("text/html")
-    assert not any(word in page.text for word in ("http://", "https://", "@import", "src="))
-    for path in set(re.findall(r"/v1/[a-z]+(?=\")", page.text)):
-        assert server.get(path).status_code == 200, path
-    server.get(QUERY, user_id="u")
-    status = server.get("/v1/status").json()
-    shown = set(re.findall(r"\bstatus\.([a-z_0-9]+)", page.text))
-    assert {"live", "generations", "queries", "latency_p50_ms", "lag_records"} <= shown <= set(status)
-    schema = server.get("/openapi.json").json()
-    assert {"/v1/candidates", "/v1/engagements", "/v1/items"} <= set(schema["paths"])
-
-
-def test_the_users_of_an_output_are_those_of_the_file_after_a_restarted_job(
-    system: tuple[Settings, Server], tmp_path: Path
-) -> None:
-    settings, _ = system
-    users, output = tmp_path / "users.txt", tmp_path / "out.parquet"
-    users.write_text("\n".join(USERS[:50]))
-    (tmp_path / "out.parquet.partial.jsonl").write_text('{"of": "another job"}\n')
-    arguments = ("notify", "--topic", "news", "--users", str(users), "--k", "2", "--output", str(output), "--json")
-    done = headwater(settings, *arguments, "--restart")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["resumed_after"] == 0

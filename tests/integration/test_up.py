@@ -1,0 +1,75 @@
+"""`headwater up` on embedded services: comes up, restarts what crashes, ends together."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.services import free_port, poll
+
+
+def parts_of(parent: int) -> dict[str, int]:
+    """Return the supervisor's children: the verb they run to their process id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status, command = (entry / "stat").read_text(), (entry / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(status.rsplit(")", 1)[1].split()[1]) == parent and b"headwater" in command:
+                found[b" ".join(command[command.index(b"headwater") + 1 :]).decode().split()[0]] = int(entry.name)
+    return found
+
+
+def alive(number: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "HEADWATER_SERVING_PORT": str(port),
+        "HEADWATER_SERVING_URL": f"http://127.0.0.1:{port}",
+        "HEADWATER_STATE_DIR": str(tmp_path / "var"),
+        "HEADWATER_MODEL_DIR": str(tmp_path / "onnx"),
+        "PYTHONWARNINGS": "ignore",
+    }
+    log = tmp_path / "up.log"
+    with log.open("wb") as file:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "headwater", "up", "--train-every", "1h"], env=environment, stdout=file, stderr=file
+        )
+
+    def answers() -> bool:
+        assert up.poll() is None, log.read_text()
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    try:
+        poll(answers, 60, "the server answers")
+        parts = parts_of(up.pid)
+        assert set(parts) == {"embedded", "stream", "serve", "train"}
+        os.kill(parts["serve"], signal.SIGKILL)
+        poll(lambda: parts_of(up.pid).get("serve", parts["serve"]) != parts["serve"], 30, "the server is started again")
+        poll(answers, 60, "the server answers again")
+        parts = parts_of(up.pid)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0, log.read_text()
+        poll(lambda: not any(map(alive, parts.values())), 10, "every part ended")
+    finally:
+        if up.poll() is None:
+            up.kill()
+    text = log.read_text()
+    assert re.search(r"serve +ended with exit code -9; starting again in 0.5 s", text)
+    assert "Traceback" not in text

@@ -1,0 +1,103 @@
+"""Data files: the three formats say the same, and a broken file is told by name, row and column."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headwater.datafiles import read_engagements, read_items
+from headwater.errors import DataFileError
+from headwater.events import Item
+from headwater.replay import in_event_time, known_by, parse_instant, parse_speed
+
+ENGAGEMENTS = [
+    {"user_id": 2, "item_id": 10, "occurred_at_ms": 1_700_000_002_000},
+    {"user_id": 1, "item_id": 11, "occurred_at_ms": 1_700_000_001_000},
+]
+ITEMS = [
+    {"item_id": 10, "topics": "a|b", "published_at_ms": 1_700_000_000_000, "words": 7},
+    {"item_id": 11, "topics": "", "published_at_ms": 1_700_000_009_000, "words": 8},
+]
+
+
+def written(directory: Path, name: str, rows: Sequence[Mapping[str, object]]) -> Path:
+    path = directory / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_the_formats_agree(tmp_path: Path, kind: str) -> None:
+    table = read_engagements(written(tmp_path, f"e.{kind}", ENGAGEMENTS))
+    assert [(event.user_id, event.item_id, event.event_id) for event in table.events()] == [
+        ("1", "11", "e-1"),
+        ("2", "10", "e-0"),
+    ]
+    first, second = read_items(written(tmp_path, f"i.{kind}", ITEMS))
+    assert (first.topics, first.attributes) == (("a", "b"), {"words": 7.0})
+    assert second.topics == ()
+
+
+def test_lists_of_topics_single_topics_and_ratings(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"item_id": "i", "topics": ["x", "y"], "published_at_ms": 1_700_000_000_000}]
+    assert read_items(written(tmp_path, "l.parquet", rows))[0].topics == ("x", "y")
+    rows = [{"item_id": "i", "topic": 3, "published_at_ms": 1_700_000_000_000}]
+    assert read_items(written(tmp_path, "s.csv", rows))[0].topics == ("3",)
+    rated = [{**row, "rating": rating} for row, rating in zip(ENGAGEMENTS, (4.0, 3.5), strict=True)]
+    assert [event.user_id for event in read_engagements(written(tmp_path, "r.csv", rated)).events()] == ["2"]
+
+
+def test_an_item_is_known_from_its_first_engagement(tmp_path: Path) -> None:
+    table = read_engagements(written(tmp_path, "e.csv", ENGAGEMENTS))
+    items = known_by(read_items(written(tmp_path, "i.csv", ITEMS)), table)
+    order = [event.item_id for event in in_event_time(items, table.events()) if isinstance(event, Item)]
+    assert order == ["10", "11"]
+    assert items[1].published_at == 1_700_000_001_000
+
+
+BROKEN = {
+    "no column": ("e.csv", "user_id,item_id\n1,2\n", "no column occurred_at_ms"),
+    "short row": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2\n", "line 2: 2 fields"),
+    "time a word": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,now\n", "row 1, occurred_at_ms"),
+    "time out of range": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,-5\n", "row 1, occurred_at_ms"),
+    "empty user": ("e.csv", "user_id,item_id,occurred_at_ms\n,2,1700000000000\n", "row 1, user_id"),
+    "not JSON": ("e.jsonl", "{\n", "line 1: not JSON"),
+    "not an object": ("e.jsonl", "3\n", "must be a JSON object"),
+    "not Parquet": ("e.parquet", "hello", "not a Parquet file"),
+    "unknown kind": ("e.xml", "<a/>", "the extension must be one of"),
+    "empty": ("e.csv", "", "it has none"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_told(tmp_path: Path, name: str) -> None:
+    file_name, content, message = BROKEN[name]
+    path = tmp_path / file_name
+    path.write_text(content)
+    with pytest.raises(DataFileError, match=message) as caught:
+        read_engagements(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_and_items_without_topics_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataFileError, match="no such file"):
+        read_items(tmp_path / "none.csv")
+    (tmp_path / "i.csv").write_text("item_id,published_at_ms\n1,1700000000000\n")
+    with pytest.raises(DataFileError, match="topics"):
+        read_items(tmp_path / "i.csv")
+
+
+def test_speeds_and_instants() -> None:
+    assert parse_speed("max") is None
+    assert parse_speed("60x") == 60.0
+    assert parse_instant("--from", "2017-10-09") == parse_instant("--from", "2017-10-09T00:00:00Z")
+    assert parse_instant("--from", None) is None
