@@ -92,7 +92,9 @@ def test_a_restarted_server_answers_as_before(system: tuple[Settings, Server], c
     server.wait_ready()
     after = client.candidates("bob", "news", k=100)
     assert [each.item_id for each in after.candidates] == [each.item_id for each in before.candidates]
-    assert [each.score for each in after.candidates] == pytest.approx([each.score for each in before.candidates], abs=1e-4)
+    assert [each.score for each in after.candidates] == pytest.approx(
+        [each.score for each in before.candidates], abs=1e-4
+    )
     assert "from a snapshot" in server.output()
 
 
