@@ -18,6 +18,9 @@ Table = dict[str, list[Any]]
 ENGAGEMENT_COLUMNS = ("user_id", "item_id", "occurred_at_ms")
 ITEM_COLUMNS = ("item_id", "published_at_ms")
 MIN_POSITIVE_RATING = 4.0
+MOVIELENS = {"userid": "user_id", "movieid": "item_id", "timestamp": "occurred_at_ms", "genres": "topics"}
+NO_GENRES = "(no genres listed)"
+MOVIELENS_BEGAN_MS = 788_918_400_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class EngagementTable:
 def read_engagements(path: Path) -> EngagementTable:
     """Return a file of engagements: user_id, item_id, occurred_at_ms, and optionally action, event_id, rating.
 
-    Where there is a column `rating`, only rows of at least `MIN_POSITIVE_RATING` are engagements.
+    Where there is a column `rating`, only rows of at least `MIN_POSITIVE_RATING` are engagements. MovieLens' `ratings.csv`
+    is read as it comes.
 
     Raises:
         DataFileError: naming file, row and column.
@@ -82,6 +86,8 @@ def read_engagements(path: Path) -> EngagementTable:
 
 def read_items(path: Path) -> list[Item]:
     """Return a file of items: item_id, published_at_ms, topics (a list, or joined by `|`) or topic, and attributes.
+
+    MovieLens' `movies.csv` is read as it comes; its movies count as published when MovieLens began, in 1995.
 
     Raises:
         DataFileError: naming file, row and column.
@@ -131,11 +137,23 @@ def _read(path: Path, required: tuple[str, ...]) -> Table:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataFileError(f"{path}: the extension must be one of {', '.join(readers)}")
-    table = reader(path)
+    table = _in_our_names(reader(path))
     missing = [name for name in required if name not in table]
     if missing:
         raise DataFileError(f"{path}: no column {', '.join(missing)}; it has {', '.join(table) or 'none'}")
     return table
+
+
+def _in_our_names(table: Table) -> Table:
+    if "movieid" not in {name.lower() for name in table}:
+        return table
+    ours = {MOVIELENS.get(name.lower(), name): values for name, values in table.items()}
+    if "occurred_at_ms" in ours:
+        ours["occurred_at_ms"] = [f"{seconds}000" for seconds in ours["occurred_at_ms"]]
+    if "topics" in ours:
+        ours["topics"] = ["" if genres == NO_GENRES else genres for genres in ours["topics"]]
+        ours["published_at_ms"] = [MOVIELENS_BEGAN_MS] * len(ours["topics"])
+    return ours
 
 
 def _read_parquet(path: Path) -> Table:

@@ -56,6 +56,14 @@ def test_lists_of_topics_single_topics_and_ratings(tmp_path: Path) -> None:
     assert [event.user_id for event in read_engagements(written(tmp_path, "r.csv", rated)).events()] == ["2"]
 
 
+def test_movielens_is_read_as_it_comes(tmp_path: Path) -> None:
+    ratings, movies = tmp_path / "ratings.csv", tmp_path / "movies.csv"
+    ratings.write_text("userId,movieId,rating,timestamp\n1,31,4.5,1260759144\n1,32,2.0,1260759145\n")
+    movies.write_text("movieId,title,genres\n31,Toy,Comedy|Family\n32,Other,(no genres listed)\n")
+    assert [event.occurred_at for event in read_engagements(ratings).events()] == [1_260_759_144_000]
+    assert [item.topics for item in read_items(movies)] == [("Comedy", "Family"), ()]
+
+
 def test_an_item_is_known_from_its_first_engagement(tmp_path: Path) -> None:
     table = read_engagements(written(tmp_path, "e.csv", ENGAGEMENTS))
     items = known_by(read_items(written(tmp_path, "i.csv", ITEMS)), table)
