@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from redis.asyncio import Redis
 
 from headwater.client import HeadwaterClient
 from headwater.datafiles import EngagementTable, read_engagements, read_items
+from headwater.dead_letters_cli import read_dead_letters
 from headwater.errors import UsageError
 from headwater.events import Item
 from headwater.producer import EngagementProducer
@@ -81,24 +83,19 @@ def run(settings: Settings, server: Server, table: EngagementTable, items: list[
     cuts = [first + events * part // REFRESHES for part in range(REFRESHES + 1)]
     times = [int(table.occurred_ms[min(cut, len(table) - 1)]) for cut in cuts]
     figures: dict[str, Any] = {"engagements": 0, "items": 0, "refreshes": []}
-    load: QueryLoad | None = None
-    for begin_ms, end_ms in pairwise(times):
-        fresh = [item for item in items if (begin_ms if load else 0) <= item.published_at < end_ms]
-        _stream_in(settings, table, fresh, begin_ms, end_ms, figures)
-        trained = headwater(settings, "train", "--once", "--json", timeout_s=900)
-        if trained.returncode != 0:
-            raise RuntimeError(trained.stderr)
-        record = json.loads(trained.stdout)
-        figures["refreshes"].append({name: record[name] for name in ("version", "promoted", "seconds", "metrics")})
-        click.echo(f"refresh {record['version']}: promoted {record['promoted']}, {record['seconds']}", err=True)
-        if load is None:
-            server.wait_ready()
-            users = list(dict.fromkeys(table.user_ids[first : first + 5000].tolist()))[:500]
-            load = QueryLoad(settings.serving_url, users, _topics(server)).__enter__()
-    assert load is not None
-    load.wait_for(figures["refreshes"][-1]["version"])
-    figures["new_items_ms"] = _new_items(settings, times[-1], load)
-    load.__exit__(None, None, None)
+    with ExitStack() as running:
+        load: QueryLoad | None = None
+        for begin_ms, end_ms in pairwise(times):
+            fresh = [item for item in items if (begin_ms if load else 0) <= item.published_at < end_ms]
+            _stream_in(settings, table, fresh, begin_ms, end_ms, figures)
+            figures["refreshes"].append(_refresh(settings))
+            if load is None:
+                server.wait_ready()
+                users = list(dict.fromkeys(table.user_ids[first : first + 5000].tolist()))[:500]
+                load = running.enter_context(QueryLoad(settings.serving_url, users, _topics(server)))
+        assert load is not None
+        load.wait_for(figures["refreshes"][-1]["version"])
+        figures["new_items_ms"] = _new_items(settings, times[-1], load)
     known = {refresh["version"] for refresh in figures["refreshes"]}
     figures["queries"] = {
         "answered": sum(load.versions.values()),
@@ -111,6 +108,15 @@ def run(settings: Settings, server: Server, table: EngagementTable, items: list[
     figures |= _accounts(settings, figures["engagements"])
     figures["notification"] = _notification(settings, _topics(server)[0], table.user_ids[first : cuts[-1]].tolist())
     return figures
+
+
+def _refresh(settings: Settings) -> dict[str, Any]:
+    trained = headwater(settings, "train", "--once", "--json", timeout_s=900)
+    if trained.returncode != 0:
+        raise UsageError(f"the trainer failed: {trained.stderr}")
+    record = json.loads(trained.stdout)
+    click.echo(f"refresh {record['version']}: promoted {record['promoted']}, {record['seconds']}", err=True)
+    return {name: record[name] for name in ("version", "promoted", "reasons", "examples", "seconds", "metrics")}
 
 
 def _stream_in(
@@ -198,8 +204,6 @@ def _accounts(settings: Settings, sent: int) -> dict[str, Any]:
 
 
 def _dead_letters(settings: Settings) -> set[tuple[int, int]]:
-    from headwater.dead_letters_cli import read_dead_letters
-
     return {(letter.partition, letter.offset) for letter in read_dead_letters(settings)}
 
 

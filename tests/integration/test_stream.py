@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
 from redis.asyncio import Redis
 
 from headwater.activity import ItemActivity
@@ -174,10 +175,22 @@ def test_dead_letters_can_be_replayed_once_the_item_is_known(settings: Settings)
         poll(lambda: counters(stats_file(settings)).get("applied") == 50, 60, "all are applied")
 
 
+def members(settings: Settings) -> int:
+    """Return how many workers share the partitions, 0 while they are being shared out."""
+    group = settings.names.stream_group()
+    admin = KafkaAdminClient(**settings.kafka_options())
+    try:
+        described = admin.describe_groups([group])[group]
+    finally:
+        admin.close()
+    return len(described["members"]) if described["group_state"] == "Stable" else 0
+
+
 def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings) -> None:
     ensure_topics(settings)
     publish_items(settings)
     with worker(settings, "first") as first, worker(settings, "second"):
+        poll(lambda: members(settings) == 2, 60, "both are in the group")
         poll(
             lambda: (
                 sum(counters(stats_file(settings, name)).get("items", 0) for name in ("first", "second")) >= ITEM_COUNT

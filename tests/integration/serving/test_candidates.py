@@ -84,6 +84,11 @@ def test_a_restarted_server_answers_as_before(system: tuple[Settings, Server], c
     first = ids(client.candidates("dora", "news", k=100))
     engage(settings, "dora", [24, 27])
     poll(lambda: ids(client.candidates("dora", "news", k=100)) == first - {"i24", "i27"}, 30, "engagements count")
+    poll(
+        lambda: {"i24", "i27"} <= {each.item_id for each in client.candidates("bob", "news", k=5).candidates},
+        30,
+        "what dora engaged with is popular",
+    )
     before = client.candidates("bob", "news", k=100)
     snapshots = settings.state_dir / "snapshots"
     poll(lambda: list(snapshots.glob("*/v1/*/manifest.json")), 30, "a snapshot is written")
