@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
+from headwater.covisits import COVISITS
 from headwater.durable import digest, publish_directory
 from headwater.errors import BundleNotFound, BundleRefused
 from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features
@@ -31,6 +32,7 @@ class Manifest(BaseModel):
         version: The bundle's name; later versions sort after earlier ones.
         dimension: D of the static item embedding.
         streaming: Number of streaming dimensions after them.
+        covisits: Number of co-visitation dimensions after those.
         training_offsets: Kafka topic to partition to next offset the model has not seen.
         metrics: What the trainer measured on the newest slice.
         files: File name to sha256.
@@ -42,6 +44,7 @@ class Manifest(BaseModel):
     conditional: bool = True
     dimension: int
     streaming: int = STREAMING
+    covisits: int = COVISITS
     tensors: dict[str, dict[str, list[str | int]]] = {}
     training_offsets: dict[str, dict[int, int]] = {}
     metrics: dict[str, float] = {}
@@ -74,7 +77,7 @@ class Bundle:
     """A checked model version, ready to serve.
 
     Attributes:
-        user_tower: Features of B queries to (B, D + STREAMING).
+        user_tower: Features of B queries to (B, D + STREAMING + COVISITS).
         item_tower: Features of N items to (N, D).
     """
 
@@ -112,7 +115,7 @@ class Bundle:
     def _check_golden(self) -> None:
         with np.load(self.path / GOLDEN_FILE) as golden:
             for name, tower, width in (
-                ("user", self.user_tower, self.manifest.dimension + self.manifest.streaming),
+                ("user", self.user_tower, self.manifest.dimension + self.manifest.streaming + self.manifest.covisits),
                 ("item", self.item_tower, self.manifest.dimension),
             ):
                 prefix = f"{name}_input/"

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.activity import HALF_LIVES_MS, WINDOWS, decayed
+from headwater.covisits import COVISITS, DEPTH, SUCCESSORS
+from headwater.covisits import HALF_LIVES_MS as COVISIT_HALF_LIVES_MS
 from headwater.events import Item
 from headwater.fold import HISTORY_LENGTH, TOPIC_HALF_LIFE_MS, UserState
 from headwater.vocabulary import UNKNOWN, Vocabulary
@@ -37,14 +39,20 @@ HISTORY = 10
 USER_TOPICS = 16
 ITEM_TOPICS = 8
 CONTEXT = 4
-STREAMING = WINDOWS + 2
+AGES_H = (0.25, 1.0, 6.0, 24.0)
+HINGES = (0.7, 1.8, 3.0, 4.5)
+BENT = (1, 2, 4)
+PLAIN = WINDOWS + 1 + len(AGES_H)
+HINGED = PLAIN + len(BENT) * len(HINGES)
+STREAMING = HINGED + len(BENT) * len(AGES_H)
 HOUR_MS = 3_600_000.0
 
 Features = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
 
 FEATURE_SCHEMA = (
-    f"v1 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
-    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_age_h+exp_age_6h"
+    f"v2 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
+    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_age_h+exp_age{AGES_H}+{BENT}x{HINGES} "
+    f"covisits={COVISITS}/{DEPTH}/{SUCCESSORS}@{COVISIT_HALF_LIVES_MS}"
 )
 FEATURE_SCHEMA_HASH = sha256(FEATURE_SCHEMA.encode()).hexdigest()[:16]
 
@@ -154,11 +162,18 @@ def streaming_features(
         now_ms: Epoch ms, one for all or (N,).
 
     Returns:
-        (N, STREAMING) float32: log1p of each decayed count, log1p age in hours, e^(-age / 6 h).
+        (N, STREAMING) float32: log1p of each decayed count; log1p age in hours; e^(-age / a) for each of `AGES_H`; then,
+        so that a weighted sum can bend, the `BENT` logs above each of `HINGES`, and multiplied by each e^(-age / a).
     """
     age_h = np.maximum(now_ms - published_at_ms, 0) / HOUR_MS
+    logs = np.log1p(decayed(counts, as_of_ms, now_ms))  # (N, WINDOWS)
+    young = np.exp(-age_h[:, None] / np.asarray(AGES_H, dtype=np.float32))  # (N, AGES_H)
+    bent = logs[:, BENT, None]  # (N, BENT, 1)
     features = np.empty((len(counts), STREAMING), dtype=np.float32)
-    features[:, :WINDOWS] = np.log1p(decayed(counts, as_of_ms, now_ms))
+    features[:, :WINDOWS] = logs
     features[:, WINDOWS] = np.log1p(age_h)
-    features[:, WINDOWS + 1] = np.exp(-age_h / 6.0)
+    features[:, WINDOWS + 1 : PLAIN] = young
+    hinged = np.maximum(bent - np.asarray(HINGES, dtype=np.float32), 0.0)  # (N, BENT, HINGES)
+    features[:, PLAIN:HINGED] = hinged.reshape(-1, HINGED - PLAIN)
+    features[:, HINGED:] = (bent * young[:, None, :]).reshape(-1, STREAMING - HINGED)
     return features

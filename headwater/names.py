@@ -6,6 +6,7 @@ ENGAGEMENTS = "engagements"
 ITEMS = "items"
 ITEM_EMBEDDINGS = "item-embeddings"
 ITEM_ACTIVITY = "item-activity"
+ITEM_SUCCESSIONS = "item-successions"
 CANDIDATE_REQUESTS = "candidate-requests"
 CANDIDATES = "candidates"
 DELIVERIES = "deliveries"
@@ -16,11 +17,13 @@ TOPICS = (
     ITEMS,
     ITEM_EMBEDDINGS,
     ITEM_ACTIVITY,
+    ITEM_SUCCESSIONS,
     CANDIDATE_REQUESTS,
     CANDIDATES,
     DELIVERIES,
     DEAD_LETTERS,
 )
+SHORT_TOPICS = (ITEM_SUCCESSIONS,)
 COMPACTED_TOPICS = (ITEMS, ITEM_EMBEDDINGS)
 
 MANIFEST_FILE = "manifest.json"

@@ -23,6 +23,7 @@ JSON_TOPICS: dict[str, tuple[type[BaseModel], str]] = {
 BINARY_TOPICS = {
     names.ITEM_EMBEDDINGS: "headwater.item_embedding: float32 embedding with topics and publish time",
     names.ITEM_ACTIVITY: "headwater.activity: framed decayed counts of many items",
+    names.ITEM_SUCCESSIONS: "headwater.successions: framed engagements, each with the items before it",
     names.DEAD_LETTERS: "the original bytes of an unusable record; reason and origin in dead_letter_* headers",
 }
 

@@ -7,9 +7,10 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from headwater.errors import ServiceUnavailable
-from headwater.names import COMPACTED_TOPICS, TOPICS
+from headwater.names import COMPACTED_TOPICS, SHORT_TOPICS, TOPICS
 from headwater.settings import Settings
 
+SHORT_MS = 24 * 3_600_000
 APPEAR_TIMEOUT_S = 15.0
 
 
@@ -45,14 +46,19 @@ def _create(settings: Settings, names: list[str], partitions: int) -> None:
     admin = KafkaAdminClient(**settings.kafka_options())
     try:
         for name in names:
-            configs = {"cleanup.policy": "compact"} if name in COMPACTED_TOPICS else {}
-            topic = NewTopic(settings.names.topic(name), partitions, -1, topic_configs=configs)
+            topic = NewTopic(settings.names.topic(name), partitions, -1, topic_configs=_configs(name))
             try:
                 admin.create_topics([topic])
             except TopicAlreadyExistsError:
                 continue
     finally:
         admin.close()
+
+
+def _configs(name: str) -> dict[str, str]:
+    if name in COMPACTED_TOPICS:
+        return {"cleanup.policy": "compact"}
+    return {"retention.ms": str(SHORT_MS)} if name in SHORT_TOPICS else {}
 
 
 def unreachable(settings: Settings, error: Exception) -> ServiceUnavailable:

@@ -1,4 +1,4 @@
-"""Applies what a server follows: item embeddings into the indices, item activity into their counts."""
+"""Applies what a server follows: item embeddings, item activity, successions."""
 
 import asyncio
 import logging
@@ -11,8 +11,10 @@ import numpy as np
 from headwater.activity import ItemActivity, decode_activity_frame, summed
 from headwater.errors import DimensionMismatch
 from headwater.index import ItemIndex
+from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, decode_item_embedding, parse_embedding_key
 from headwater.stores import FeatureStore
+from headwater.successions import decode_successions
 from serving.clock import Clock
 from serving.held import HeldGenerations
 from serving.metrics import Metrics
@@ -29,6 +31,7 @@ class Followed:
 
     Attributes:
         applied: Partition of `item-embeddings` to the next offset not applied yet.
+        covisits: Which items are engaged with after which.
         targets: Partition to the end of the log when the server started; reached means ready.
     """
 
@@ -37,6 +40,7 @@ class Followed:
     metrics: Metrics
     applied: dict[int, int] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
+    covisits: ItemCovisits = field(default_factory=ItemCovisits)
     _ignored: set[str] = field(default_factory=set)
     _parts: dict[str, dict[int, ItemActivity]] = field(default_factory=dict)
 
@@ -102,6 +106,19 @@ class Followed:
                 log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
                 continue
             self.set_activities({(partition, item_id): activity for item_id, activity in frame})
+            self.clock.heard(record.appended_ms)
+            await asyncio.sleep(0)
+
+    async def on_successions(self, records: Sequence[Record]) -> None:
+        """Count which items are engaged with after which."""
+        for record in records:
+            try:
+                successions = decode_successions(record.value or b"")
+                partition = int(record.key or b"")
+            except ValueError as error:
+                log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
+                continue
+            self.covisits.engage(partition, successions)
             self.clock.heard(record.appended_ms)
             await asyncio.sleep(0)
 

@@ -4,12 +4,16 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from headwater.covisits import COVISITS, DEPTH
 from headwater.delivered import Delivered
 from headwater.errors import UnknownTopic
 from headwater.events import iso
 from headwater.features import Query, encode_queries
-from headwater.fold import EMPTY
+from headwater.fold import EMPTY, UserState
 from headwater.index import Candidates, Relevance
+from headwater.item_covisits import ItemCovisits
 from headwater.stores import FeatureStore
 from headwater.user_record import UserRecord
 from serving.clock import Clock
@@ -70,6 +74,7 @@ class Retrieval:
 
     held: HeldGenerations
     store: FeatureStore
+    covisits: ItemCovisits
     clock: Clock
 
     async def candidates(
@@ -96,15 +101,18 @@ class Retrieval:
         records, delivered = await self.store.users_and_delivered(user_ids)
         now_ms = self.clock.now_ms()
         queries = [Query(record.state if record else EMPTY, topic) for record in records]
-        # 3. User tower.
-        embeddings = pair.bundle.user_tower.embed(encode_queries(queries, now_ms, pair.bundle.vocabulary))  # (B, D + S)
+        # 3. User tower, and what co-visitation adds to single items.
+        embeddings = pair.bundle.user_tower.embed(encode_queries(queries, now_ms, pair.bundle.vocabulary))
+        dense, weights = np.split(embeddings, (embeddings.shape[1] - COVISITS,), axis=1)  # (B, D + S), (B, COVISITS)
+        added = self.covisits.scores([_newest(query.state) for query in queries], weights, now_ms)
         # 4. Search.
         found = pair.index.search(
-            embeddings,
+            dense,
             k,
             topic,
             now_ms,
             relevance=filters.relevance,
+            added=added,
             exclude=[_excluded(*known, filters) for known in zip(records, delivered, strict=True)],
             max_age_ms=filters.max_age_ms,
             min_relevance=filters.min_relevance,
@@ -121,6 +129,10 @@ def require_topic(pair: Pair, topic: str | None) -> None:
     if topic is not None and not pair.index.has_topic(topic):
         near = difflib.get_close_matches(topic, pair.index.topics(), n=NEAR_MATCHES)
         raise UnknownTopic(topic, near)
+
+
+def _newest(state: UserState) -> list[str]:
+    return [past.item_id for past in state.history[: -DEPTH - 1 : -1]]
 
 
 def _excluded(record: UserRecord | None, delivered: Delivered | None, filters: Filters) -> set[str]:

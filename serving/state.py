@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from headwater.covisits import HALF_LIVES_MS, NEAR
 from headwater.errors import HeadwaterError
 from headwater.generations import Generations
-from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS
+from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, RedisFeatureStore
@@ -28,6 +29,7 @@ from streams.follower import end_offsets, make_follower, make_responder, set_sta
 from streams.hosting import running
 
 FORGET_EVERY_S = 60.0
+COVISITS_KEPT_MS = 7 * HALF_LIVES_MS[NEAR]
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
     followed = Followed(held, clock, metrics)
     held.on_new = followed.fill
-    retrieval = Retrieval(held, store, clock)
+    retrieval = Retrieval(held, store, followed.covisits, clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         producer = await asyncio.to_thread(EngagementProducer, settings)
@@ -92,20 +94,23 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
 async def _start(state: State, stack: AsyncExitStack) -> None:
     settings, held, followed = state.settings, state.held, state.followed
     # 1. Activity frames from here on, then what Redis holds: whichever is newer by offset wins.
+    # Successions are counted anew from all that Kafka keeps of them.
     # 2. Embeddings from where the snapshots end. 3. Ready once the end known now is reached.
     ends = await asyncio.to_thread(end_offsets, settings)
     followed.applied = await held.restore()
     # A group of its own for each start: the former one may still count a killed server among its members.
     follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
     group = settings.names.serving_group(follower_id)
-    start = {ITEM_EMBEDDINGS: followed.applied, ITEM_ACTIVITY: ends[ITEM_ACTIVITY]}
+    start = {ITEM_EMBEDDINGS: followed.applied, ITEM_ACTIVITY: ends[ITEM_ACTIVITY], ITEM_SUCCESSIONS: {}}
     followed.applied, followed.targets = (
         await asyncio.to_thread(set_start, settings, group, start),
         ends[ITEM_EMBEDDINGS],
     )
     await followed.load_activity(state.store)
     await held.poll()
-    follower = make_follower(settings, follower_id, followed.on_embeddings, followed.on_activity)
+    follower = make_follower(
+        settings, follower_id, followed.on_embeddings, followed.on_activity, followed.on_successions
+    )
     await stack.enter_async_context(running(follower))
     responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher).apply)
     await stack.enter_async_context(running(responder))
@@ -122,6 +127,7 @@ async def _forget(state: State) -> None:
     before_ms = state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000
     for pair in state.held.pairs.values():
         pair.index.forget_activity(before_ms)
+    state.followed.covisits.forget(state.retrieval.clock.now_ms() - COVISITS_KEPT_MS)
 
 
 async def _repeated(work: Callable[[], Awaitable[None]], every_s: float) -> None:

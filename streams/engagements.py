@@ -8,13 +8,15 @@ from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement
 from headwater.intake import read_engagement
-from headwater.names import ITEM_ACTIVITY
+from headwater.names import ITEM_ACTIVITY, ITEM_SUCCESSIONS
 from headwater.stores import FeatureStore, FeatureWrites
+from headwater.successions import Succession, encode_successions, succession
 from headwater.user_record import Outcome, UserRecord
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
 
+Successions = dict[int, list[Succession]]
 Accepted = tuple[Record, Engagement, tuple[str, ...]]
 
 
@@ -45,11 +47,13 @@ class EngagementFold:
         accepted, unknown = await self._accept(decoded)
         letters += unknown
         # 3. Fold. An offset applied before a crash changes neither the user nor the item.
-        writes, outcomes = await self._fold(accepted)
+        writes, successions, outcomes = await self._fold(accepted)
         # 4. Store all of it at once.
         await self.store.commit(writes)
-        # 5. Tell: activity frames replace each other by offset, so repeating them is harmless.
-        await self.publisher.publish([*map(dead_letter_record, letters), *_frames(writes)])
+        # 5. Tell: activity and successions carry their offsets, so repeating them is harmless.
+        await self.publisher.publish(
+            [*map(dead_letter_record, letters), *_frames(writes), *_succession_frames(successions)]
+        )
         self._count(outcomes, letters)
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
@@ -79,12 +83,12 @@ class EngagementFold:
                 letters.append(record.rejected(error))
         return accepted, letters
 
-    async def _fold(self, accepted: list[Accepted]) -> tuple[FeatureWrites, list[Outcome]]:
+    async def _fold(self, accepted: list[Accepted]) -> tuple[FeatureWrites, Successions, list[Outcome]]:
         user_ids = list({engagement.user_id for _, engagement, _ in accepted})
         keys = list({(record.partition, engagement.item_id) for record, engagement, _ in accepted})
         users = dict(zip(user_ids, await self.store.users(user_ids), strict=True))
         activities = dict(zip(keys, await self.store.activities(keys), strict=True))
-        writes, outcomes = FeatureWrites(), []
+        writes, successions, outcomes = FeatureWrites(), Successions(), []
         for record, engagement, topics in accepted:
             user = users[engagement.user_id] or UserRecord()
             user, outcome = user.apply(engagement, topics, record.partition, record.offset)
@@ -95,8 +99,11 @@ class EngagementFold:
                 activities[key] = activity
             if (current := activities[key]) is not None:
                 writes.activities[key] = current
+            if outcome is not Outcome.DUPLICATE:
+                told = succession(user.state, engagement, record.offset)
+                successions.setdefault(record.partition, []).append(told)
             outcomes.append(outcome)
-        return writes, outcomes
+        return writes, successions, outcomes
 
     def _count(self, outcomes: list[Outcome], letters: list[DeadLetter]) -> None:
         self.report.applied += outcomes.count(Outcome.APPLIED)
@@ -113,4 +120,11 @@ def _frames(writes: FeatureWrites) -> list[Outgoing]:
     return [
         Outgoing(ITEM_ACTIVITY, str(partition).encode(), encode_activity_frame(activities))
         for partition, activities in by_partition.items()
+    ]
+
+
+def _succession_frames(successions: Successions) -> list[Outgoing]:
+    return [
+        Outgoing(ITEM_SUCCESSIONS, str(partition).encode(), encode_successions(each))
+        for partition, each in successions.items()
     ]

@@ -1,4 +1,4 @@
-"""What a server follows: item embeddings and item activity, every partition of both."""
+"""What a server follows: item embeddings, item activity and successions, every partition of each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import faust
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from headwater.names import CANDIDATE_REQUESTS, ITEM_ACTIVITY, ITEM_EMBEDDINGS
+from headwater.names import CANDIDATE_REQUESTS, ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.settings import Settings
 from streams.app import make_app
 from streams.batches import Apply, attach
@@ -58,17 +58,20 @@ def set_start(settings: Settings, group: str, start: Offsets) -> dict[int, int]:
         consumer.close()
 
 
-def make_follower(settings: Settings, instance: str, on_embeddings: Apply, on_activity: Apply) -> faust.App:
+def make_follower(
+    settings: Settings, instance: str, on_embeddings: Apply, on_activity: Apply, on_successions: Apply
+) -> faust.App:
     """Return the Faust app a server hosts in its own event loop.
 
     Args:
         settings: The installation.
         instance: Name of the server; its group has no other member, so it reads all partitions.
-        on_embeddings, on_activity: Get batches of records in partition order.
+        on_embeddings, on_activity, on_successions: Get batches of records in partition order.
     """
     app = make_app(settings, settings.names.serving_group(instance))
     attach(app, settings.names.topic(ITEM_EMBEDDINGS), on_embeddings)
     attach(app, settings.names.topic(ITEM_ACTIVITY), on_activity)
+    attach(app, settings.names.topic(ITEM_SUCCESSIONS), on_successions)
     return app
 
 

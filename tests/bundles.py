@@ -8,6 +8,7 @@ import numpy as np
 
 import onnx
 from headwater.bundle import Manifest, Tower, publish_bundle
+from headwater.covisits import COVISITS
 from headwater.events import Item
 from headwater.features import STREAMING, USER_INPUTS, Query, encode_items, encode_queries
 from headwater.fold import EMPTY
@@ -16,6 +17,7 @@ from headwater.vocabulary import Vocabulary
 from onnx import TensorProto, helper, numpy_helper
 
 POPULARITY_WEIGHT = 0.1
+COVISIT_WEIGHT = 0.01
 
 
 def make_bundle(
@@ -32,12 +34,13 @@ def make_bundle(
     looks = (random.normal(size=(len(items) + 1, dimension)) * 0.1).astype(np.float32)
     looks[0] = 0.0
     streaming = np.full((len(topics) + 1, STREAMING), POPULARITY_WEIGHT, dtype=np.float32)
+    covisits = np.full((len(topics) + 1, COVISITS), COVISIT_WEIGHT, dtype=np.float32)
     vocabulary = Vocabulary(tuple(topics), tuple(items))
 
     repository.mkdir(parents=True, exist_ok=True)
     staging = repository / f".staging-{version}"
     staging.mkdir()
-    _save_user_tower(staging / USER_TOWER_FILE, np.hstack((directions, streaming)))
+    _save_user_tower(staging / USER_TOWER_FILE, np.hstack((directions, streaming, covisits)))
     _save_item_tower(staging / ITEM_TOWER_FILE, directions, looks)
     vocabulary.write(staging / VOCABULARY_FILE)
     _save_golden(staging, vocabulary)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from headwater.covisits import CovisitFeatures
 from training.corpus import Corpus
 from training.examples import Examples
 from training.sampling import Candidates, sample_candidates
@@ -47,12 +48,14 @@ class PreparedBatch:
         conditions: (B,) one of each engaged item's topics.
         candidates: The C items they are scored against.
         streaming: For each slice of examples (C, STREAMING), read before the slice was counted.
+        covisits: Sparse (B, C, COVISITS), likewise.
     """
 
     examples: Examples
     conditions: Ints
     candidates: Candidates
     streaming: list[npt.NDArray[np.float32]]
+    covisits: CovisitFeatures
 
 
 def sample_conditions(corpus: Corpus, items: Ints, random: np.random.Generator) -> Ints:
@@ -72,15 +75,20 @@ def prepare(
         batch = examples[start : start + settings.batch]
         live = corpus.live(int(batch.times_ms[0]), settings.live_for_ms)
         if not len(live):
-            corpus.engage(batch.items, batch.times_ms)
+            corpus.engage(batch.items, batch.times_ms, batch.histories)
             continue
         conditions = sample_conditions(corpus, batch.items, random)
         candidates = sample_candidates(
             corpus, batch.items, conditions, live, random, settings.uniform, settings.same_condition
         )
-        streaming = []
+        streaming, covisits = [], []
+        places = np.full(len(corpus) + 1, -1, dtype=np.int64)
+        places[candidates.items] = np.arange(len(candidates.items))
         for slice_start in range(0, len(batch), settings.slice_):
             rows = slice(slice_start, slice_start + settings.slice_)
             streaming.append(corpus.streaming(candidates.items, int(batch.times_ms[rows][0])))
-            corpus.engage(batch.items[rows], batch.times_ms[rows])
-        yield PreparedBatch(batch, conditions, candidates, streaming)
+            found = corpus.covisits.features(batch.histories[rows], batch.times_ms[rows], places)
+            covisits.append(found._replace(owners=found.owners + slice_start))
+            corpus.engage(batch.items[rows], batch.times_ms[rows], batch.histories[rows])
+        joined = CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True)))
+        yield PreparedBatch(batch, conditions, candidates, streaming, joined)

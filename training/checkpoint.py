@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headwater.covisits import Covisits
 from headwater.durable import publish_directory
 from headwater.events import Item
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
@@ -18,7 +19,7 @@ from training.corpus import Activity, Corpus
 from training.learner import Learner
 from training.log import Offsets
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 _LENGTHS = struct.Struct("<HI")
 
@@ -47,6 +48,7 @@ def write_checkpoint(
         totals=corpus.totals[:size],
         alive=corpus.alive[:size],
     )
+    np.savez(temporary / "covisits.npz", allow_pickle=False, **corpus.covisits.arrays())
     state = {"format": FORMAT, "offsets": offsets, "topics": corpus.topics}
     (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
     publish_directory(temporary, directory / name)
@@ -78,8 +80,10 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, dict[str, Us
     with (path / "items.jsonl").open("rb") as lines:
         for line in lines:
             corpus.put(Item.model_validate_json(line))
+    with np.load(path / "covisits.npz") as arrays:
+        covisits = Covisits.of(arrays)
     with np.load(path / "activity.npz") as arrays:
-        corpus.restore(Activity(arrays["counts"], arrays["engaged_ms"], arrays["totals"]))
+        corpus.restore(Activity(arrays["counts"], arrays["engaged_ms"], arrays["totals"], covisits))
         corpus.alive[: len(arrays["alive"])] = arrays["alive"]
     learner = Learner(corpus, settings)
     learner.load_state(torch.load(path / "learner.pt", weights_only=True))

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.activity import HALF_LIVES_MS, WINDOWS
+from headwater.covisits import Covisits
 from headwater.events import Item
 from headwater.features import ITEM_TOPICS, STREAMING, streaming_features
 
@@ -40,6 +41,7 @@ class Corpus:
         self.alive = np.zeros(FIRST_CAPACITY, dtype=np.bool_)
         self.counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float64)
         self.totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self.covisits = Covisits()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -82,8 +84,9 @@ class Corpus:
             grown[: len(old)] = old
             setattr(self, name, grown)
 
-    def engage(self, items: Ints, times_ms: Ints) -> None:
-        """Count engagements: items (N,) numbers, times (N,) epoch ms, in any order."""
+    def engage(self, items: Ints, times_ms: Ints, histories: Ints) -> None:
+        """Count engagements: items (N,) numbers, times (N,) epoch ms, histories (N, H) before them; in any order."""
+        self.covisits.engage(items, times_ms, histories)
         touched = np.unique(items)
         newest = self.engaged_ms[touched].copy()
         np.maximum.at(self.engaged_ms, items, times_ms)
@@ -96,10 +99,11 @@ class Corpus:
 
     def activity(self) -> "Activity":
         """Return a copy of the activity, for `restore`."""
-        return Activity(self.counts.copy(), self.engaged_ms.copy(), self.totals.copy())
+        return Activity(self.counts.copy(), self.engaged_ms.copy(), self.totals.copy(), self.covisits.copy())
 
     def restore(self, activity: "Activity") -> None:
         """Set the activity back; items that came since have none."""
+        self.covisits = activity.covisits.copy()
         for name in ("counts", "engaged_ms", "totals"):
             kept = getattr(activity, name)
             target = getattr(self, name)
@@ -109,6 +113,7 @@ class Corpus:
     def forget_activity(self) -> None:
         """Start counting anew."""
         self.counts[:], self.engaged_ms[:], self.totals[:] = 0.0, NEVER, 0
+        self.covisits = Covisits()
 
     def live(self, now_ms: int, live_for_ms: int | None) -> Ints:
         """Return the numbers of items published by now, not deleted, and published or engaged with lately."""
@@ -144,3 +149,4 @@ class Activity:
     counts: npt.NDArray[np.float64]
     engaged_ms: Ints
     totals: Ints
+    covisits: Covisits

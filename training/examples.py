@@ -37,6 +37,11 @@ class Examples:
         features = {name: values[rows] for name, values in self.features.items()}
         return Examples(self.items[rows], self.times_ms[rows], self.repeats[rows], features)
 
+    @property
+    def histories(self) -> Ints:
+        """(N, HISTORY) items engaged with before, newest first."""
+        return self.features["history_items"].astype(np.int64, copy=False)
+
     def in_time(self) -> "Examples":
         """Return the examples in order of time."""
         return self[np.argsort(self.times_ms, kind="stable")]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headwater.features import Features
+from headwater.features import STREAMING, Features
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
 from training.towers import Towers, TowerSizes
@@ -77,9 +77,12 @@ class Learner:
         examples, candidates, dimension = batch.examples, batch.candidates, self.settings.dimension
         user = self.towers.user(*self.user_inputs(examples.features, batch.conditions))  # (B, D + S)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
-        weights = user[:, dimension:].split(self.settings.slice_)
+        weights = user[:, dimension : dimension + STREAMING].split(self.settings.slice_)
         streaming = [w @ torch.from_numpy(s).T for w, s in zip(weights, batch.streaming, strict=True)]
+        owners, places = torch.from_numpy(batch.covisits.owners), torch.from_numpy(batch.covisits.items)
+        paired = (torch.from_numpy(batch.covisits.values) * user[owners, dimension + STREAMING :]).sum(1)  # (E,)
         logits = user[:, :dimension] @ item.T + torch.cat(streaming) - torch.from_numpy(candidates.log_q)  # (B, C)
+        logits = logits.index_put((owners, places), paired, accumulate=True)
         positives = torch.from_numpy(candidates.positives)
         loss = functional.cross_entropy(logits, positives)
         if self.towers.sizes.conditional:

@@ -48,18 +48,26 @@ def sample_candidates(
         same_condition: Number of same-condition draws.
     """
     uniformly = random.choice(live, uniform)
-    topics, drawn = np.unique(random.choice(conditions, same_condition), return_counts=True)
-    rate = np.zeros(len(corpus.topics) + 1)
-    matching = []
-    for topic, count in zip(topics.tolist(), drawn.tolist(), strict=True):
-        members = live[corpus.has_topic(live, topic)] if topic else live[:0]
-        if len(members):
-            matching.append(random.choice(members, count))
-            rate[topic] = count / len(members)
-    items, places = np.unique(np.concatenate((positives, uniformly, *matching)), return_inverse=True)
+    matching, rate = _matching(corpus, random.choice(conditions, same_condition), live, random)
+    items, places = np.unique(np.concatenate((positives, uniformly, matching)), return_inverse=True)
     popularity = corpus.counts[:, POPULARITY_WINDOW] + SMOOTHING
     share = popularity[items] / popularity[live].sum()
-    rate[0] = 0.0
     expected = share * len(positives) + uniform / len(live) + rate[corpus.item_topics[items]].sum(axis=1)
     log_q = np.log(-np.expm1(-expected)).astype(np.float32)
     return Candidates(items, log_q, places[: len(positives)])
+
+
+def _matching(
+    corpus: Corpus, topics: Ints, live: Ints, random: np.random.Generator
+) -> tuple[Ints, npt.NDArray[np.float64]]:
+    """Return a live item of each topic that has one, and the expected draws of an item of each topic of the corpus."""
+    carried = corpus.item_topics[live]  # (L, ITEM_TOPICS)
+    rows, columns = np.nonzero(carried)
+    topic_of = carried[rows, columns]
+    order = np.argsort(topic_of, kind="stable")
+    members = live[rows[order]]
+    sizes = np.bincount(topic_of, minlength=len(corpus.topics) + 1)
+    begins = np.cumsum(sizes) - sizes
+    drawn = topics[(topics > 0) & (sizes[topics] > 0)]
+    rate = np.bincount(drawn, minlength=len(sizes)) / np.maximum(sizes, 1)
+    return members[begins[drawn] + (random.random(len(drawn)) * sizes[drawn]).astype(np.int64)], rate

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headwater.activity import WINDOWS
+from headwater.covisits import COVISITS
 from headwater.features import CONTEXT, STREAMING
 
-STREAMING_MEAN = (0.5, 0.8, 1.3, 1.8, 2.3, 2.0, 0.3)
-STREAMING_STD = (0.8, 1.0, 1.4, 1.7, 2.0, 1.0, 0.3)
-POPULARITY_START = (0.6, 0.8, 0.6, 0.2, 0.0, 0.0, 0.0)
+POPULARITY_START = (0.75, 0.8, 0.4, 0.1, 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class UserTower(nn.Module):
 
     def __init__(self, sizes: TowerSizes) -> None:
         super().__init__()
-        width = sizes.dimension + STREAMING
+        width = sizes.dimension + STREAMING + COVISITS
         self.conditional = sizes.conditional
         self.history = nn.Embedding(sizes.items + 1, sizes.own, sparse=True)
         self.topic = nn.Embedding(sizes.topics + 1, 32, padding_idx=0)
@@ -83,8 +83,7 @@ class UserTower(nn.Module):
             nn.Linear(sizes.hidden, width),
         )
         self.through = nn.Linear(sizes.own, sizes.own, bias=False)
-        self.register_buffer("scale", torch.tensor([1.0] * sizes.dimension + [1.0 / each for each in STREAMING_STD]))
-        self.start = nn.Parameter(torch.tensor([0.0] * sizes.dimension + list(POPULARITY_START)))
+        self.start = nn.Parameter(torch.zeros(width))
         nn.init.normal_(self.history.weight, std=0.05)
         nn.init.normal_(self.condition.weight, std=0.3)
         nn.init.zeros_(self.direction.weight)
@@ -93,6 +92,8 @@ class UserTower(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            self.start[sizes.dimension : sizes.dimension + WINDOWS] = torch.tensor(POPULARITY_START)
 
     def forward(
         self,
@@ -113,7 +114,7 @@ class UserTower(nn.Module):
         mixed = self.mlp(torch.cat((past, topical, self.condition(condition), context), dim=1))  # (B, D + S)
         about = self.direction(condition) * float(self.conditional)  # (B, D / 2)
         static = torch.cat((about, self.through(past)), dim=1)  # (B, D)
-        embedding: Tensor = (self.start + mixed + functional.pad(static, (0, STREAMING))) * self.scale
+        embedding: Tensor = self.start + mixed + functional.pad(static, (0, STREAMING + COVISITS))
         return embedding
 
 

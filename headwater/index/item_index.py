@@ -1,6 +1,6 @@
 """One index generation's items, searched exactly inside a topic, by HNSW over a large corpus."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -152,6 +152,7 @@ class ItemIndex:
         *,
         relevance: Relevance = Relevance.TOPIC,
         exclude: Sequence[Collection[str]] | None = None,
+        added: Sequence[Mapping[str, float]] | None = None,
         max_age_ms: int | None = None,
         min_relevance: float = 0.5,
     ) -> list[Candidates]:
@@ -165,6 +166,7 @@ class ItemIndex:
             relevance: TOPIC restricts to the topic's items; OFF leaves it to the user tower; THRESHOLD drops items
                 whose cosine with the topic's centroid is below `min_relevance`.
             exclude: Item ids that a row must not have.
+            added: For each row what is added to the scores of single items.
             max_age_ms: Leaves out items published longer ago.
 
         Raises:
@@ -176,14 +178,15 @@ class ItemIndex:
                 f"user embeddings of {embeddings.shape[1]} dimensions, the index has {self.dimension} + {STREAMING}"
             )
         excluded = exclude if exclude is not None else [()] * len(embeddings)
+        added = added if added is not None else [{}] * len(embeddings)
         block = self._block(topic, relevance)
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
         if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
             return [
-                self._search_graph(embedding, k, now_ms, out)
-                for embedding, out in zip(embeddings, excluded, strict=True)
+                self._search_graph(embedding, k, now_ms, out, more)
+                for embedding, out, more in zip(embeddings, excluded, added, strict=True)
             ]
-        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded))
+        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, added))
 
     def _block(self, topic: str | None, relevance: Relevance) -> Block:
         if topic is None or relevance is Relevance.OFF:
@@ -217,15 +220,21 @@ class ItemIndex:
         cosine: npt.NDArray[np.float32] = embeddings @ centroid / np.maximum(norms, 1e-12)
         return cosine
 
-    def _search_graph(self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str]) -> Candidates:
+    def _search_graph(
+        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: Mapping[str, float]
+    ) -> Candidates:
         wanted = GRAPH_OVERFETCH * (k + len(excluded))
         block = self.everything
         rows = {block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)}
         rows.update(block.active_rows(now_ms - ACTIVE_MS))
+        rows.update(block.rows[item_id] for item_id in added if item_id in block)
         if len(rows) < min(k + len(excluded), len(block)):
-            return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded]))
+            return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], [added]))
         chosen = np.fromiter(rows, dtype=np.int64)
-        return _best(block, chosen, block.matrix(now_ms)[chosen] @ embedding, k, excluded)
+        scores = np.full(len(block), -np.inf, dtype=np.float32)
+        scores[chosen] = block.matrix(now_ms)[chosen] @ embedding
+        _add(block, scores, added)
+        return _best(block, scores, len(chosen), k, excluded)
 
 
 def _search_block(
@@ -235,24 +244,32 @@ def _search_block(
     now_ms: int,
     eligible: npt.NDArray[np.bool_] | None,
     excluded: Sequence[Collection[str]],
+    added: Sequence[Mapping[str, float]],
 ) -> Iterator[Candidates]:
     matrix = block.matrix(now_ms)  # (N, D + S)
-    rows = np.arange(len(block)) if eligible is None else np.flatnonzero(eligible)
-    if eligible is not None:
-        matrix = matrix[rows]
-    step = max(1, SCORES_AT_ONCE // max(1, len(rows)))
+    count = len(block) if eligible is None else int(eligible.sum())
+    step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         scores = embeddings[start : start + step] @ matrix.T  # (b, N)
-        for offset, row_scores in enumerate(scores):
-            yield _best(block, rows, row_scores, k, excluded[start + offset])
+        for place, row_scores in enumerate(scores, start=start):
+            _add(block, row_scores, added[place])
+            if eligible is not None:
+                row_scores[~eligible] = -np.inf
+            yield _best(block, row_scores, count, k, excluded[place])
 
 
-def _best(
-    block: Block, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int, excluded: Collection[str]
-) -> Candidates:
-    wanted = min(k + len(excluded), len(rows))
-    top = np.argpartition(-scores, wanted - 1)[:wanted] if wanted < len(rows) else np.arange(len(rows))
-    top = top[np.argsort(-scores[top], kind="stable")]
-    found = zip((block.item_ids[row] for row in rows[top].tolist()), scores[top].tolist(), strict=True)
+def _add(block: Block, scores: npt.NDArray[np.float32], added: Mapping[str, float]) -> None:
+    for item_id, score in added.items():
+        row = block.rows.get(item_id)
+        if row is not None:
+            scores[row] += score
+
+
+def _best(block: Block, scores: npt.NDArray[np.float32], count: int, k: int, excluded: Collection[str]) -> Candidates:
+    """Return the best k of the `count` items whose score is finite."""
+    wanted = min(k + len(excluded), count)
+    top = np.argpartition(-scores, wanted - 1)[:wanted] if 0 < wanted < len(scores) else np.arange(len(scores))
+    top = top[np.argsort(-scores[top], kind="stable")][:wanted]
+    found = zip((block.item_ids[row] for row in top.tolist()), scores[top].tolist(), strict=True)
     kept = [(item_id, score) for item_id, score in found if item_id not in excluded][:k]
     return Candidates([item_id for item_id, _ in kept], [score for _, score in kept])

@@ -43,7 +43,7 @@ def world() -> tuple[Corpus, Examples, dict[str, UserRecord]]:
 def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, dict[str, UserRecord]]) -> None:
     corpus, examples, _ = world
     corpus.forget_activity()
-    corpus.engage(examples.items, examples.times_ms)
+    corpus.engage(examples.items, examples.times_ms, examples.histories)
     learner = Learner(corpus, replace(SETTINGS, learning_rate=0.01, id_learning_rate=0.05))
     (batch,) = prepare(
         corpus, examples[-64:], replace(SETTINGS, uniform=32, same_condition=16), np.random.default_rng(0)

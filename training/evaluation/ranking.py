@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from headwater.covisits import COVISITS
 from headwater.features import STREAMING
 from training.corpus import Corpus
 from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
@@ -72,9 +73,15 @@ class Ranking:
             on_topic = self.corpus.has_topic(live, int(conditions[query]))
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             streaming = self.corpus.streaming(live, now_ms)
+            places = np.full(len(self.corpus) + 1, -1, dtype=np.int64)
+            places[live] = np.arange(len(live))
+            history = examples.histories[query : query + 1]
+            covisits = self.corpus.covisits.features(history, examples.times_ms[query : query + 1], places)
             for name in scorers:
                 user = users[name][query]
-                scores = items[name][live] @ user[:-STREAMING] + streaming @ user[-STREAMING:]
+                static, weights, pairwise = np.split(user, (len(user) - STREAMING - COVISITS, len(user) - COVISITS))
+                scores = items[name][live] @ static + streaming @ weights
+                scores[covisits.items] += covisits.values @ pairwise
                 self._rank_scores(name, scores, place, on_topic)
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
@@ -112,7 +119,8 @@ class Counting:
     def __call__(self, query: int) -> SlidingCounts:
         row = int(self._rows[query])
         if row > self._done:
-            self._corpus.engage(self._log.items[self._done : row], self._log.times_ms[self._done : row])
+            passed = slice(self._done, row)
+            self._corpus.engage(self._log.items[passed], self._log.times_ms[passed], self._log.histories[passed])
             self._done = row
         self._counts.advance(row, int(self._log.times_ms[row]))
         return self._counts

@@ -10,6 +10,7 @@ from redis import RedisError
 
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.generations import Alias, Generation, Generations
+from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.stores import MemoryFeatureStore
 from serving.clock import Clock
@@ -71,7 +72,7 @@ def world(tmp_path: Path) -> World:
     held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
     followed = Followed(held, clock, metrics)
     held.on_new = followed.fill
-    return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), clock))
+    return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), followed.covisits, clock))
 
 
 async def promoted(world: World, version: str) -> None:
@@ -154,7 +155,7 @@ async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: P
     held = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
     assert await held.restore() == {0: 4}
     await held.poll()
-    retrieval = Retrieval(held, MemoryFeatureStore(), Clock("wall"))
+    retrieval = Retrieval(held, MemoryFeatureStore(), ItemCovisits(), Clock("wall"))
     (after,) = await retrieval.candidates(["u"], "news", 10, Filters())
     assert after.candidates.item_ids == before.candidates.item_ids
     world.register.versions.append("v2")

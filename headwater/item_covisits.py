@@ -1,0 +1,74 @@
+"""Co-visitation of items by id, as a server follows it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.covisits import DEPTH, Covisits
+from headwater.successions import Succession
+
+AT_ONCE = 64
+
+
+class ItemCovisits:
+    """Numbers items as they come and counts their successions, each once."""
+
+    def __init__(self) -> None:
+        self._covisits = Covisits()
+        self._numbers: dict[str, int] = {}
+        self._item_ids = [""]
+        self._counted: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._covisits)
+
+    def engage(self, partition: int, successions: Sequence[Succession]) -> None:
+        """Count successions of a partition in order of their offsets; those counted already change nothing."""
+        newest = self._counted.get(partition, -1)
+        fresh = [each for each in successions if each.offset > newest]
+        for start in range(0, len(fresh), AT_ONCE):
+            part = fresh[start : start + AT_ONCE]
+            items = np.array([self._number(each.item_id) for each in part], dtype=np.int64)
+            times_ms = np.array([each.at_ms for each in part], dtype=np.int64)
+            self._covisits.engage(items, times_ms, _padded([list(map(self._number, each.before)) for each in part]))
+        if fresh:
+            self._counted[partition] = fresh[-1].offset
+
+    def _number(self, item_id: str) -> int:
+        number = self._numbers.get(item_id)
+        if number is None:
+            number = self._numbers[item_id] = len(self._item_ids)
+            self._item_ids.append(item_id)
+        return number
+
+    def scores(
+        self, histories: Sequence[Sequence[str]], weights: npt.NDArray[np.float32], now_ms: int
+    ) -> list[Mapping[str, float]]:
+        """Return what co-visitation adds to the scores of single items, for each user.
+
+        Args:
+            histories: B users' engagements, newest first.
+            weights: (B, COVISITS) from the user tower.
+            now_ms: Epoch ms.
+        """
+        known = [[self._numbers.get(item_id, 0) for item_id in history[:DEPTH]] for history in histories]
+        found = self._covisits.features(_padded(known), np.full(len(known), now_ms, dtype=np.int64))
+        added = np.einsum("ec,ec->e", found.values, weights[found.owners])
+        scores: list[dict[str, float]] = [{} for _ in histories]
+        for owner, item, score in zip(found.owners.tolist(), found.items.tolist(), added.tolist(), strict=True):
+            scores[owner][self._item_ids[item]] = score
+        return list(scores)
+
+    def forget(self, before_ms: int) -> None:
+        """Drop items that nothing succeeded since a time, and their numbers."""
+        self._covisits, kept = self._covisits.renumbered(self._covisits.active(before_ms))
+        self._item_ids = ["", *(self._item_ids[number] for number in kept.tolist())]
+        self._numbers = {item_id: number for number, item_id in enumerate(self._item_ids) if number}
+
+
+def _padded(histories: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    padded = np.zeros((len(histories), DEPTH), dtype=np.int64)
+    for row, history in enumerate(histories):
+        padded[row, : len(history)] = history
+    return padded

@@ -1,0 +1,149 @@
+"""Co-visitation: the counts equal a plain count over all pairs, and a succession is counted once."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.covisits import COVISITS, DEPTH, HALF_LIVES_MS, SUCCESSORS, Covisits
+from headwater.events import Engagement
+from headwater.fold import EMPTY, fold
+from headwater.item_covisits import ItemCovisits
+from headwater.successions import Succession, decode_successions, encode_successions, succession
+
+T0 = 1_700_000_000_000
+events = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(0, 100), st.lists(st.integers(0, 9), min_size=DEPTH, max_size=DEPTH)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def arrays(log: list[tuple[int, int, list[int]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    items, minutes, histories = zip(*log, strict=True)
+    return np.array(items), T0 + 60_000 * np.cumsum(minutes), np.array(histories)
+
+
+def plainly(log: list[tuple[int, int, list[int]]], history: list[int], now_ms: int) -> dict[int, np.ndarray]:
+    """Return the features by their definition, over all pairs ever."""
+    counts: dict[tuple[int, int], np.ndarray] = defaultdict(lambda: np.zeros(3))
+    for item, at_ms, before in zip(*arrays(log), strict=True):
+        for position, source in enumerate(before):
+            if source and source != item:
+                decay = np.exp2(-(now_ms - at_ms) / np.array(HALF_LIVES_MS))
+                counts[int(source), int(item)] += decay * [position == 0, position == 0, 1]
+    features = {}
+    for item in range(1, 10):
+        rows = [counts.get((source, item), np.zeros(3)) if source else np.zeros(3) for source in history]
+        near = sum(row[2] for row in rows)
+        if near:
+            last, second = rows[0], rows[1]
+            features[item] = np.array(
+                [
+                    *np.log1p(last[:2]),
+                    np.log1p(10 * last[1]),
+                    last[1] > 0.01,
+                    *np.log1p(second[:2]),
+                    np.log1p(near),
+                    np.log1p(10 * near),
+                ]
+            )
+    return features
+
+
+@given(events, st.lists(st.integers(0, 9), min_size=DEPTH, max_size=DEPTH), st.integers(1, 50))
+@settings(deadline=None, max_examples=60)
+def test_features_equal_their_definition(log: list[tuple[int, int, list[int]]], history: list[int], step: int) -> None:
+    items, times_ms, histories = arrays(log)
+    covisits = Covisits()
+    for start in range(0, len(items), step):
+        part = slice(start, start + step)
+        covisits.engage(items[part], times_ms[part], histories[part])
+    now_ms = int(times_ms[-1]) + 120_000
+    found = covisits.features(np.array([history]), np.array([now_ms]))
+    expected = plainly(log, history, now_ms)
+    assert set(found.items.tolist()) == set(expected)
+    for item, values in zip(found.items.tolist(), found.values, strict=True):
+        assert values == pytest.approx(expected[item], abs=1e-4)
+
+
+def test_only_wanted_items_are_named_by_their_places() -> None:
+    covisits = Covisits()
+    covisits.engage(np.array([2, 3]), np.array([T0, T0]), np.array([[1, 0, 0, 0, 0]] * 2))
+    places = np.array([-1, -1, -1, 7])
+    found = covisits.features(np.array([[1, 0, 0, 0, 0]]), np.array([T0]), places)
+    assert found.items.tolist() == [7]
+    assert found.values.shape == (1, COVISITS)
+
+
+def test_the_weakest_successor_makes_room() -> None:
+    covisits = Covisits()
+    history = np.array([[1, 0, 0, 0, 0]])
+    for item in range(2, SUCCESSORS + 2):
+        for _ in range(1 if item == 9 else 2):
+            covisits.engage(np.array([item]), np.array([T0]), history)
+    covisits.engage(np.array([1000]), np.array([T0]), history)
+    found = set(covisits.features(history, np.array([T0])).items.tolist())
+    assert found == {*range(2, SUCCESSORS + 2), 1000} - {9}
+
+
+def test_a_file_restores_and_forgetting_keeps_what_is_active() -> None:
+    covisits = Covisits()
+    for number in range(1, 400):
+        covisits.engage(np.array([number + 1]), np.array([T0 + number]), np.array([[number, 0, 0, 0, 0]]))
+    history, now = np.array([[398, 397, 0, 0, 0]]), np.array([T0 + 1000])
+    restored = Covisits.of(covisits.arrays())
+    assert restored.features(history, now).values == pytest.approx(covisits.features(history, now).values)
+    kept, names = covisits.renumbered(covisits.active(T0 + 390))
+    assert names.tolist() == list(range(390, 401))
+    renamed = np.array([[names.tolist().index(398) + 1, names.tolist().index(397) + 1, 0, 0, 0]])
+    assert kept.features(renamed, now).values == pytest.approx(covisits.features(history, now).values)
+
+
+def engagement(number: int) -> Engagement:
+    return Engagement(event_id=f"e{number}", user_id="u", item_id=f"i{number}", occurred_at=T0 + number)
+
+
+def test_a_succession_names_what_came_just_before() -> None:
+    state = EMPTY
+    for number in range(8):
+        state = fold(state, engagement(number), ())
+        told = succession(state, engagement(number), offset=number)
+        assert told.before == tuple(f"i{before}" for before in range(number - 1, max(-1, number - 1 - DEPTH), -1))
+    late = succession(state, engagement(3), 9)
+    assert late.before == ("i2", "i1", "i0")
+    assert succession(state, engagement(99), 10).before == ()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**40), st.text(min_size=1, max_size=9), st.lists(st.text(max_size=9), max_size=5))
+    )
+)
+def test_frames_say_what_they_were_given(entries: list[tuple[int, str, list[str]]]) -> None:
+    told = [Succession(number, at_ms, item, tuple(before)) for number, (at_ms, item, before) in enumerate(entries)]
+    data = encode_successions(told)
+    assert decode_successions(data) == told
+    if data:
+        with pytest.raises(ValueError, match="truncated"):
+            decode_successions(data[:-1])
+
+
+def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
+    covisits = ItemCovisits()
+    told = [Succession(offset, T0, "b", ("a",)) for offset in range(3)]
+    covisits.engage(0, told[:2])
+    covisits.engage(0, told)
+    covisits.engage(1, told[:1])
+    weights = np.zeros((2, COVISITS), dtype=np.float32)
+    weights[:, 0] = 2.0
+    with_history, without = covisits.scores([["a"], []], weights, T0)
+    assert with_history == {"b": pytest.approx(2 * np.log1p(4.0))}
+    assert without == {}
+    covisits.forget(T0)
+    assert covisits.scores([["a"]], weights, T0) == [with_history]
+    covisits.forget(T0 + 1)
+    assert len(covisits) == 0
+    assert covisits.scores([["a"]], weights, T0) == [{}]
