@@ -20,23 +20,10 @@ from headwater.settings import read_settings
 from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.evaluation.prequential import Protocol, evaluate_prequential
-from training.evaluation.ranking import Ranking
-from training.evaluation.table import rendered
+from training.evaluation.report import report
 from training.refresh import Trainer
 
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-ROW_ORDER = (
-    "popularity-10m",
-    "popularity-1h",
-    "popularity-3h",
-    "popularity-24h",
-    "learned-retrieval",
-    "learned-retrieval+overfetch200",
-    "learned-retrieval+filter",
-    "conditional",
-    "conditional+filter",
-)
-
 log = logging.getLogger(__name__)
 
 
@@ -137,6 +124,13 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
     help="Items stay candidates this long after publication or engagement.",
 )
 @click.option("--max-queries", type=click.IntRange(min=1), default=50_000, show_default=True)
+@click.option(
+    "--coarse-topics",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Ask for this many groups of topics with common readers, too (prequential).",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def evaluate(
     engagements: Path,
@@ -148,6 +142,7 @@ def evaluate(
     refresh: str,
     live_for: str,
     max_queries: int,
+    coarse_topics: int,
     seed: int,
 ) -> None:
     """Compare conditional retrieval with popularity and learned retrieval on data files."""
@@ -160,24 +155,14 @@ def evaluate(
     catalogue = known_by(read_items(items), table)
     learning, bars = LearningSettings(seed=seed, live_for_ms=live_for_ms), Bars(hidden=False)
     if protocol == "leave-last-out":
-        ranking = evaluate_leave_last_out(table, catalogue, max_queries, learning, bars)
+        rankings = {"fine": evaluate_leave_last_out(table, catalogue, max_queries, learning, bars)}
     else:
         first, last = int(table.occurred_ms[0]), int(table.occurred_ms[-1]) + 1
-        times = Protocol(warmup_ms or first + (last - first) * 2 // 3, until_ms or last, refresh_ms, max_queries, seed)
+        times = Protocol(
+            warmup_ms or first + (last - first) * 2 // 3, until_ms or last, refresh_ms, max_queries, coarse_topics, seed
+        )
         if not first < times.warmup_until_ms < times.until_ms:
             raise UsageError("--warmup-until must lie between the first engagement and --until")
-        ranking = evaluate_prequential(table, catalogue, times, learning, bars)
+        rankings = evaluate_prequential(table, catalogue, times, learning, bars)
     bars.close()
-    _report(ranking, json_path)
-
-
-def _report(ranking: Ranking, json_path: Path | None) -> None:
-    rows = [ranking.row(name) for name in ROW_ORDER]
-    click.echo(rendered(rows))
-    if ranking.skipped:
-        click.echo(f"{ranking.skipped} queries left out: the engaged item was no candidate any more")
-    if json_path is not None:
-        try:
-            json_path.write_text(json.dumps({"rows": [row.figures() for row in rows]}, indent=2), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--json {json_path}: {error.strerror}") from None
+    report(rankings, table, json_path, seed)

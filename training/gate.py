@@ -1,10 +1,13 @@
-"""The promotion gate: a new bundle must not be worse than the live one on the newest slice of the log."""
+"""The promotion gate: a new bundle must not be worse than the live one on the newest slice, beyond chance."""
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from training.evaluation.ranking import Ranking
 
 MAX_MRR_LOSS = 0.02
+DEVIATIONS = 2.0
 MIN_TOPIC_MATCH = 0.8
 MIN_QUERIES = 50
 CANDIDATE = "candidate"
@@ -36,8 +39,12 @@ def decide(ranking: Ranking) -> Decision:
             "and those of the queries differ, or the condition is mixed in too weakly"
         )
     if LIVE in ranking.rows:
-        live = ranking.row(LIVE).figures()["mrr"]
-        loss = 1.0 - candidate["mrr"] / live if live else 0.0
-        refused = refused or loss > MAX_MRR_LOSS
-        reasons.append(f"MRR {candidate['mrr']:.4f}, the live bundle's {live:.4f} (at most {MAX_MRR_LOSS:.0%} less)")
+        live = 1.0 / np.array(ranking.row(LIVE).ranks)
+        loss = live - 1.0 / np.array(ranking.row(CANDIDATE).ranks)  # the same queries
+        error = DEVIATIONS * float(loss.std()) / len(loss) ** 0.5
+        refused = refused or float(loss.mean()) - error > MAX_MRR_LOSS * float(live.mean())
+        reasons.append(
+            f"MRR {candidate['mrr']:.4f}, the live bundle's {live.mean():.4f} "
+            f"(at most {MAX_MRR_LOSS:.0%} less, give or take {error:.4f} by chance)"
+        )
     return Decision(not refused, reasons)

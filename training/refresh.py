@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headwater.bundle import Bundle
 from headwater.errors import BundleError, HeadwaterError, UsageError
@@ -18,7 +19,7 @@ from headwater.user_record import UserRecord
 from training.batches import LearningSettings, prepare, sample_conditions
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Corpus
-from training.evaluation.popularity import SlidingCounts
+from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
 from training.evaluation.ranking import Counting, Ranking
 from training.evaluation.scorers import BundleScorer, LearnerScorer, Scorer
 from training.examples import Examples, build_examples
@@ -29,10 +30,31 @@ from training.log import LogReader
 
 SLICE_SHARE = 0.1
 MAX_SLICE = 2_000
+MAX_RECENT = 5_000_000
+WIDEST_MS = max(WINDOWS_MS.values())
 REPORTED = ("mrr", "recall@1", "recall@10", "topic_match@50")
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Recent:
+    """What popularity windows can still contain: the newest engagements since the process started."""
+
+    items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    times_ms: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def add(self, examples: Examples) -> None:
+        """Take examples that follow in time; drop what is older than the widest window, or too much."""
+        items = np.concatenate((self.items, examples.items))
+        times_ms = np.concatenate((self.times_ms, examples.times_ms))
+        first = max(int(np.searchsorted(times_ms, times_ms[-1] - WIDEST_MS)), len(items) - MAX_RECENT)
+        first = min(first, len(items) - len(examples))
+        self.items, self.times_ms = items[first:], times_ms[first:]
 
 
 @dataclass
@@ -51,6 +73,7 @@ class Trainer:
     learner: Learner | None = None
     users: dict[str, UserRecord] = field(default_factory=dict)
     corpus: Corpus = field(default_factory=Corpus)
+    recent: Recent = field(default_factory=Recent)
 
     def __post_init__(self) -> None:
         self.directory = self.settings.state_dir / "training"
@@ -77,6 +100,7 @@ class Trainer:
                 raise UsageError("the log holds no engagement with a known item yet; stream some in first")
             log.info("nothing new in the log")
             return None
+        self.recent.add(examples)
         learner = self._fitted_learner()
         seconds = {"read": time.monotonic() - started}
         # 2. Learn from all but the newest slice. 3. Rank that slice with the live bundle and the new towers.
@@ -140,7 +164,8 @@ class Trainer:
         if live is not None:
             scorers[LIVE] = BundleScorer(live, self.corpus)
         ranking = Ranking(self.corpus, self.learning.live_for_ms)
-        counts = SlidingCounts(newest.items, newest.times_ms, len(self.corpus) + 1)
+        earlier = len(self.recent) - len(newest)
+        counts = SlidingCounts(self.recent.items, self.recent.times_ms, len(self.corpus) + 1, before=earlier)
         before = self.corpus.activity()
         ranking.rank(scorers, asked, conditions, asked.seen(), Counting(self.corpus, newest, counts, rows, 0))
         self.corpus.restore(before)

@@ -20,17 +20,19 @@ class SlidingCounts:
         items, times_ms: The whole log in order of time, (N,) numbers and epoch ms.
         size: One more than the largest item number.
         whole: Count everything since the beginning in every window.
+        before: Rows of the log that lie before row 0 of whoever calls `advance`.
     """
 
-    def __init__(self, items: Ints, times_ms: Ints, size: int, whole: bool = False) -> None:
+    def __init__(self, items: Ints, times_ms: Ints, size: int, whole: bool = False, before: int = 0) -> None:
         self._items, self._times_ms = items, times_ms
-        self._whole = whole
+        self._whole, self._before = whole, before
         self.counts = np.zeros((len(WINDOWS_MS), size), dtype=np.int64)
         self._begins = [0] * len(WINDOWS_MS)
         self._end = 0
 
     def advance(self, row: int, now_ms: int) -> None:
         """Count rows before `row`, forget what left a window by `now_ms`."""
+        row += self._before
         fresh = self._items[self._end : row]
         for window, length_ms in enumerate(WINDOWS_MS.values()):
             np.add.at(self.counts[window], fresh, 1)

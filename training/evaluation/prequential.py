@@ -11,6 +11,7 @@ from headwater.events import Item
 from headwater.user_record import UserRecord
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
+from training.evaluation.coarse import with_coarse_topics
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.ranking import Counting, Ranking
 from training.evaluation.scorers import LearnerScorer
@@ -19,6 +20,7 @@ from training.learner import Learner
 
 CONDITIONAL = "conditional"
 UNCONDITIONAL = "learned-retrieval"
+WIDTHS = ("fine", "coarse")
 Progress = Callable[[str, int, int], None]
 
 
@@ -30,20 +32,24 @@ class Protocol:
         warmup_until_ms, until_ms: Queries are the engagements in between.
         refresh_ms: Time between refreshes of the parameters; None never refreshes after the warm-up.
         max_queries: Queries are sampled evenly down to this number.
+        coarse_topics: Number of coarse topics that items carry besides their own; 0 leaves them out.
     """
 
     warmup_until_ms: int
     until_ms: int
     refresh_ms: int | None
     max_queries: int
+    coarse_topics: int = 0
     seed: int = 0
 
 
 def evaluate_prequential(
     engagements: EngagementTable, items: list[Item], protocol: Protocol, settings: LearningSettings, progress: Progress
-) -> Ranking:
-    """Return the ranking of every method over the same queries."""
+) -> dict[str, Ranking]:
+    """Return the ranking of every method over the same queries, by width of topic: `fine` and perhaps `coarse`."""
     corpus = Corpus()
+    if protocol.coarse_topics:
+        items = with_coarse_topics(items, engagements, protocol.warmup_until_ms, protocol.coarse_topics, protocol.seed)
     for item in items:
         corpus.put(item)
     log = _examples(engagements, corpus, protocol.until_ms, progress)
@@ -53,8 +59,9 @@ def evaluate_prequential(
     learn(learners, corpus, log[:warm], settings, random, lambda done: progress("warm-up", done, warm))
 
     queries = _queries(log, warm, protocol, corpus, np.random.default_rng(protocol.seed))
-    ranking = Ranking(corpus, settings.live_for_ms, overfetch=(UNCONDITIONAL,))
-    counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1)
+    widths = WIDTHS[: 2 if protocol.coarse_topics else 1]
+    rankings = {width: Ranking(corpus, settings.live_for_ms, overfetch=(UNCONDITIONAL,)) for width in widths}
+    counts = {width: SlidingCounts(log.items, log.times_ms, len(corpus) + 1) for width in widths}
     scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}
     step_ms = protocol.refresh_ms or protocol.until_ms - protocol.warmup_until_ms
     for begin_ms in range(protocol.warmup_until_ms, protocol.until_ms, step_ms):
@@ -63,13 +70,15 @@ def evaluate_prequential(
         rows = queries[(queries >= first) & (queries < last)]
         now = corpus.activity()
         asked = log[rows]
-        conditions = corpus.item_topics[asked.items, 0]
-        ranking.rank(scorers, asked, conditions, asked.seen(), Counting(corpus, log, counts, rows, first))
-        corpus.restore(now)
+        for column, width in enumerate(widths):
+            conditions = corpus.item_topics[asked.items, column]
+            before = Counting(corpus, log, counts[width], rows, first)
+            rankings[width].rank(scorers, asked, conditions, asked.seen(), before)
+            corpus.restore(now)
         if protocol.refresh_ms:
             learn(learners, corpus, log[first:last], settings, random)
         progress("evaluation", last - warm, len(log) - warm)
-    return ranking
+    return rankings
 
 
 def learn(

@@ -27,6 +27,7 @@ class Ranking:
         overfetch: Names of scorers that also get a row `+overfetch200`.
         live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
         skipped: Queries whose engaged item was no candidate.
+        asked_ms, items: Time and engaged item of each query that was ranked.
     """
 
     corpus: Corpus
@@ -34,6 +35,8 @@ class Ranking:
     overfetch: Sequence[str] = ()
     rows: dict[str, Row] = field(default_factory=dict)
     skipped: int = 0
+    asked_ms: list[int] = field(default_factory=list)
+    items: list[int] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""
@@ -58,19 +61,24 @@ class Ranking:
         """
         if not len(examples):
             return
-        known = np.arange(1, len(self.corpus) + 1)
-        items = {name: _with_blank(scorer.embed_items(known)) for name, scorer in scorers.items()}
+        everything = np.arange(len(self.corpus) + 1)
+        items = {name: _with_blank(scorer.embed_items(everything[1:])) for name, scorer in scorers.items()}
         users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
+        member = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
         for query in range(len(examples)):
             now_ms = int(examples.times_ms[query])
             counts = before(query)
             live = self.corpus.live(now_ms, self.live_for_ms)
-            live = live[~np.isin(live, np.asarray(seen[query]))]
+            unseen = np.ones(len(self.corpus) + 1, dtype=np.bool_)
+            unseen[np.asarray(seen[query], dtype=np.int64)] = False
+            live = live[unseen[live]]
             place = int(np.searchsorted(live, examples.items[query]))
             if place == len(live) or live[place] != examples.items[query]:
                 self.skipped += 1
                 continue
-            on_topic = self.corpus.has_topic(live, int(conditions[query]))
+            self.asked_ms.append(now_ms)
+            self.items.append(int(examples.items[query]))
+            on_topic = member[int(conditions[query])][live]
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             streaming = self.corpus.streaming(live, now_ms)
             places = np.full(len(self.corpus) + 1, -1, dtype=np.int64)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 CUTOFFS = (1, 3, 10, 50)
 
@@ -26,6 +27,11 @@ class Row:
         """Note one query."""
         self.ranks.append(rank)
         self.matches.append(match)
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> "Row":
+        """Return the row over a part of its queries."""
+        ranks, matches = np.array(self.ranks)[chosen], np.array(self.matches)[chosen]
+        return Row(self.name, ranks.tolist(), matches.tolist())
 
     def figures(self) -> dict[str, Any]:
         """Return the row as it stands in the JSON."""

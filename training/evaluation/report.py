@@ -1,0 +1,86 @@
+"""What `headwater evaluate` prints and writes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from headwater.datafiles import EngagementTable
+from headwater.errors import UsageError
+from training.evaluation.comparison import Comparison, compared
+from training.evaluation.ranking import Ranking
+from training.evaluation.table import Row, rendered
+
+HOUR_MS = 3_600_000
+ROW_ORDER = (
+    "popularity-10m",
+    "popularity-1h",
+    "popularity-3h",
+    "popularity-24h",
+    "learned-retrieval",
+    "learned-retrieval+overfetch200",
+    "learned-retrieval+filter",
+    "conditional",
+    "conditional+filter",
+)
+COMPARED = ("conditional", "conditional+filter", "learned-retrieval+filter")
+
+
+def report(rankings: Mapping[str, Ranking], engagements: EngagementTable, json_path: Path | None, seed: int) -> None:
+    """Print a table for each width of topic, and for young items; write the figures.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    document: dict[str, Any] = {}
+    for width, ranking in rankings.items():
+        part = _reported(width, ranking, seed)
+        part["young"] = _young(ranking, engagements)
+        document = document | part if width == "fine" else document | {width: part}
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps(document, indent=2), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--json {json_path}: {error.strerror}") from None
+
+
+def _reported(width: str, ranking: Ranking, seed: int) -> dict[str, Any]:
+    rows = [ranking.row(name) for name in ROW_ORDER]
+    if width != "fine":
+        click.echo(f"\n{width} topics:")
+    click.echo(rendered(rows))
+    if ranking.skipped:
+        click.echo(f"{ranking.skipped} queries left out: the engaged item was no candidate any more")
+    comparisons = _comparisons(ranking, rows, seed)
+    for comparison in comparisons:
+        click.echo(comparison.line())
+    return {
+        "rows": [row.figures() for row in rows],
+        "comparisons": [comparison.document() for comparison in comparisons],
+    }
+
+
+def _comparisons(ranking: Ranking, rows: list[Row], seed: int) -> list[Comparison]:
+    """Return the gains over the best popularity window, hours drawn as blocks."""
+    popularity = [row for row in rows if row.name.startswith("popularity")]
+    best = max(popularity, key=lambda row: row.figures()["mrr"])
+    hours = np.array(ranking.asked_ms, dtype=np.int64) // HOUR_MS
+    return [each for name in COMPARED for each in compared(ranking.row(name), best, hours, seed)]
+
+
+def _young(ranking: Ranking, engagements: EngagementTable) -> list[dict[str, Any]]:
+    """Return the rows over items whose first engagement was less than an hour ago."""
+    first: dict[str, int] = {}
+    for item_id, at_ms in zip(engagements.item_ids.tolist(), engagements.occurred_ms.tolist(), strict=True):
+        first.setdefault(item_id, at_ms)
+    known = ranking.corpus.items
+    ages = [asked - first[known[item - 1].item_id] for asked, item in zip(ranking.asked_ms, ranking.items, strict=True)]
+    young = np.array(ages, dtype=np.int64) < HOUR_MS
+    rows = [ranking.row(name).of(young) for name in ROW_ORDER]
+    if young.any():
+        click.echo(f"{int(young.sum())} of these on items first engaged with less than an hour ago:")
+        click.echo(rendered(rows))
+    return [row.figures() for row in rows]
