@@ -42,7 +42,8 @@ CONTEXT = 4
 AGES_H = (0.25, 1.0, 6.0, 24.0)
 HINGES = (0.7, 1.8, 3.0, 4.5)
 BENT = (1, 2, 4)
-PLAIN = WINDOWS + 1 + len(AGES_H)
+LOGS = WINDOWS + 1
+PLAIN = LOGS + 1 + len(AGES_H)
 HINGED = PLAIN + len(BENT) * len(HINGES)
 STREAMING = HINGED + len(BENT) * len(AGES_H)
 HOUR_MS = 3_600_000.0
@@ -51,7 +52,7 @@ Features = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
 
 FEATURE_SCHEMA = (
     f"v2 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
-    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_age_h+exp_age{AGES_H}+{BENT}x{HINGES} "
+    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_total+log1p_age_h+exp_age{AGES_H}+{BENT}x{HINGES} "
     f"covisits={COVISITS}/{DEPTH}/{SUCCESSORS}@{COVISIT_HALF_LIVES_MS}"
 )
 FEATURE_SCHEMA_HASH = sha256(FEATURE_SCHEMA.encode()).hexdigest()[:16]
@@ -149,6 +150,7 @@ def encode_items(items: Sequence[Item], vocabulary: Vocabulary) -> Features:
 
 def streaming_features(
     counts: npt.NDArray[np.float32],
+    totals: npt.NDArray[np.int64],
     as_of_ms: npt.NDArray[np.int64],
     published_at_ms: npt.NDArray[np.int64],
     now_ms: int | npt.NDArray[np.int64],
@@ -157,13 +159,15 @@ def streaming_features(
 
     Args:
         counts: (N, WINDOWS) float32, as of `as_of_ms`.
+        totals: (N,) int64, engagements ever.
         as_of_ms: (N,) int64.
         published_at_ms: (N,) int64.
         now_ms: Epoch ms, one for all or (N,).
 
     Returns:
-        (N, STREAMING) float32: log1p of each decayed count; log1p age in hours; e^(-age / a) for each of `AGES_H`; then,
-        so that a weighted sum can bend, the `BENT` logs above each of `HINGES`, and multiplied by each e^(-age / a).
+        (N, STREAMING) float32: log1p of each decayed count and of the total; log1p age in hours; e^(-age / a) for each
+        of `AGES_H`; then, so that a weighted sum can bend, the `BENT` logs above each of `HINGES`, and multiplied by
+        each e^(-age / a).
     """
     age_h = np.maximum(now_ms - published_at_ms, 0) / HOUR_MS
     logs = np.log1p(decayed(counts, as_of_ms, now_ms))  # (N, WINDOWS)
@@ -171,8 +175,9 @@ def streaming_features(
     bent = logs[:, BENT, None]  # (N, BENT, 1)
     features = np.empty((len(counts), STREAMING), dtype=np.float32)
     features[:, :WINDOWS] = logs
-    features[:, WINDOWS] = np.log1p(age_h)
-    features[:, WINDOWS + 1 : PLAIN] = young
+    features[:, WINDOWS] = np.log1p(totals)
+    features[:, LOGS] = np.log1p(age_h)
+    features[:, LOGS + 1 : PLAIN] = young
     hinged = np.maximum(bent - np.asarray(HINGES, dtype=np.float32), 0.0)  # (N, BENT, HINGES)
     features[:, PLAIN:HINGED] = hinged.reshape(-1, HINGED - PLAIN)
     features[:, HINGED:] = (bent * young[:, None, :]).reshape(-1, STREAMING - HINGED)

@@ -165,4 +165,4 @@ def evaluate(
             raise UsageError("--warmup-until must lie between the first engagement and --until")
         rankings = evaluate_prequential(table, catalogue, times, learning, bars)
     bars.close()
-    report(rankings, table, json_path, seed)
+    report(rankings, table if protocol == "prequential" else None, json_path, seed)

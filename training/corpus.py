@@ -126,8 +126,9 @@ class Corpus:
 
     def streaming(self, items: Ints, now_ms: int) -> npt.NDArray[np.float32]:
         """Return the streaming features (N, STREAMING) of items at a time not before their last engagement."""
+        counts = self.counts[items].astype(np.float32)
         features = streaming_features(
-            self.counts[items].astype(np.float32), self.engaged_ms[items], self.published_ms[items], now_ms
+            counts, self.totals[items], self.engaged_ms[items], self.published_ms[items], now_ms
         )
         assert features.shape[1] == STREAMING
         return features

@@ -31,6 +31,7 @@ class Block:
         self.rows: dict[str, int] = {}
         self._matrix = np.zeros((FIRST_CAPACITY, dimension + STREAMING), dtype=np.float32)
         self._counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float32)
+        self._totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._as_of_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._stale_rows: set[int] = set()
@@ -58,7 +59,7 @@ class Block:
 
     def _grow(self) -> None:
         capacity = 2 * len(self._matrix)
-        for name in ("_matrix", "_counts", "_as_of_ms", "_published_ms"):
+        for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms"):
             old = getattr(self, name)
             grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
             grown[: len(old)] = old
@@ -71,7 +72,7 @@ class Block:
         if row != last:
             self.item_ids[row] = moved
             self.rows[moved] = row
-            for array in (self._matrix, self._counts, self._as_of_ms, self._published_ms):
+            for array in (self._matrix, self._counts, self._totals, self._as_of_ms, self._published_ms):
                 array[row] = array[last]
             self._stale_rows.add(row)
         self._stale_rows.discard(last)
@@ -80,6 +81,7 @@ class Block:
         """Change an item's counts; they are exact from the next query on."""
         row = self.rows[item_id]
         self._counts[row] = activity.counts
+        self._totals[row] = activity.total
         self._as_of_ms[row] = activity.as_of_ms
         self._stale_rows.add(row)
 
@@ -111,7 +113,7 @@ class Block:
 
     def _refresh(self, rows: slice | npt.NDArray[np.int64], now_ms: int) -> None:
         self._matrix[rows, self._dimension :] = streaming_features(
-            self._counts[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
+            self._counts[rows], self._totals[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
         )
 
     def active_rows(self, since_ms: int) -> Iterator[int]:

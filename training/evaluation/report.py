@@ -29,8 +29,10 @@ ROW_ORDER = (
 COMPARED = ("conditional", "conditional+filter", "learned-retrieval+filter")
 
 
-def report(rankings: Mapping[str, Ranking], engagements: EngagementTable, json_path: Path | None, seed: int) -> None:
-    """Print a table for each width of topic, and for young items; write the figures.
+def report(
+    rankings: Mapping[str, Ranking], engagements: EngagementTable | None, json_path: Path | None, seed: int
+) -> None:
+    """Print a table for each width of topic, and for young items where the log is given; write the figures.
 
     Raises:
         UsageError: the file cannot be written.
@@ -38,7 +40,8 @@ def report(rankings: Mapping[str, Ranking], engagements: EngagementTable, json_p
     document: dict[str, Any] = {}
     for width, ranking in rankings.items():
         part = _reported(width, ranking, seed)
-        part["young"] = _young(ranking, engagements)
+        if engagements is not None:
+            part["young"] = _young(ranking, engagements)
         document = document | part if width == "fine" else document | {width: part}
     if json_path is not None:
         try:
