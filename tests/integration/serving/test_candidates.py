@@ -65,6 +65,19 @@ def test_candidates_follow_engagements_deliveries_and_items(
     assert user["delivered"] == ["i9"]
 
 
+def test_what_others_engaged_with_next_scores_higher(system: tuple[Settings, Server], client: HeadwaterClient) -> None:
+    settings, _ = system
+    engage(settings, "eve", [31])
+    for number in range(4):
+        engage(settings, f"reader{number}", [31, 34])
+
+    def score(user: str) -> float:
+        scores = {each.item_id: each.score for each in client.candidates(user, "sport", k=100).candidates}
+        return scores["i34"] - scores["i37"]
+
+    poll(lambda: score("eve") > score("nobody-yet") + 0.01, 30, "co-visitation counts")
+
+
 def test_a_new_item_is_retrievable_at_once(system: tuple[Settings, Server], client: HeadwaterClient) -> None:
     settings, _ = system
     waits_ms = []
