@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.headwater-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo setup-services test lint type bench main-job docs clean
+.PHONY: help setup demo setup-services test lint type bench main-job experiments docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: setup ## Run the short benchmarks
 
 main-job: setup setup-services ## Replay 300,000 news clicks through real Kafka and Redis and account for each
 	$(BIN)/python -m benchmarks.main_job
+
+experiments: setup ## Measure retrieval quality on real data (hours)
+	$(BIN)/python -m benchmarks.quality
 
 docs: setup ## Write the generated schemas
 	$(BIN)/python -m headwater.schemas

@@ -62,7 +62,7 @@ class Ranking:
         if not len(examples):
             return
         everything = np.arange(len(self.corpus) + 1)
-        items = {name: _with_blank(scorer.embed_items(everything[1:])) for name, scorer in scorers.items()}
+        items = {name: _Embedded(scorer, len(everything)) for name, scorer in scorers.items()}
         users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
         member = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
         for query in range(len(examples)):
@@ -88,7 +88,7 @@ class Ranking:
             for name in scorers:
                 user = users[name][query]
                 static, weights, pairwise = np.split(user, (len(user) - STREAMING - COVISITS, len(user) - COVISITS))
-                scores = items[name][live] @ static + streaming @ weights
+                scores = items[name].of(live) @ static + streaming @ weights
                 scores[covisits.items] += covisits.values @ pairwise
                 self._rank_scores(name, scores, place, on_topic)
 
@@ -134,5 +134,22 @@ class Counting:
         return self._counts
 
 
-def _with_blank(embeddings: Floats) -> Floats:
-    return np.vstack((np.zeros((1, embeddings.shape[1]), dtype=np.float32), embeddings))
+class _Embedded:
+    """Item embeddings, computed when first asked for."""
+
+    def __init__(self, scorer: Scorer, size: int) -> None:
+        self._scorer = scorer
+        self._known = np.zeros(size, dtype=np.bool_)
+        self._matrix: Floats | None = None
+
+    def of(self, items: Ints) -> Floats:
+        """Return the embeddings (N, D) of item numbers."""
+        fresh = items[~self._known[items]]
+        if self._matrix is None or len(fresh):
+            embeddings = self._scorer.embed_items(fresh)
+            if self._matrix is None:
+                self._matrix = np.zeros((len(self._known), embeddings.shape[1]), dtype=np.float32)
+            self._matrix[fresh] = embeddings
+            self._known[fresh] = True
+        found: Floats = self._matrix[items]
+        return found
