@@ -75,10 +75,12 @@ def test_refreshes_are_promoted_and_a_killed_trainer_goes_on(system: tuple[Setti
     assert record["metrics"]["candidate/topic_match@50"] > 0.8
     server.wait_ready()
 
-    with QueryLoad(settings.serving_url, world.user_ids()[:50], ["topic-0", "topic-1"]) as load:
-        total += send(settings, world, 1)
-        wait_applied(settings, total)
-        trainer = Process(settings, "train", "--every", "1s").start()
+    total += send(settings, world, 1)
+    wait_applied(settings, total)
+    with (
+        QueryLoad(settings.serving_url, world.user_ids()[:50], ["topic-0", "topic-1"]) as load,
+        Process(settings, "train", "--every", "1s") as trainer,
+    ):
         runs = settings.state_dir / "training" / "runs"
         poll(lambda: len(list(runs.glob("*.json"))) >= 2, 90, "a refresh is promoted")
         load.wait_for(max(runs.glob("*.json")).stem)
