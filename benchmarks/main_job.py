@@ -100,6 +100,7 @@ def run(settings: Settings, server: Server, table: EngagementTable, items: list[
     figures["queries"] = {
         "answered": sum(load.versions.values()),
         "failed": load.failed,
+        "of_mixed_versions": load.mixed,
         "versions": dict(load.versions),
         "of_unknown_version": sum(count for version, count in load.versions.items() if version not in known),
         "p50_ms": round(statistics.median(load.latencies_ms), 2),

@@ -21,6 +21,7 @@ class QueryLoad:
         self.versions: Counter[str] = Counter()
         self.latencies_ms: list[float] = []
         self.failed = 0
+        self.mixed = 0
 
     def _run(self) -> None:
         pairs = zip(cycle(self._users), cycle(self._topics), strict=False)
@@ -35,6 +36,7 @@ class QueryLoad:
                     continue
                 self.latencies_ms.append((time.perf_counter() - started) * 1000)
                 self.versions[answer.bundle_version] += 1
+                self.mixed += answer.generation != answer.bundle_version
 
     def wait_for(self, version: str) -> None:
         """Return when an answer named `version`."""
