@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from streams.record import Record
 SLICE = 8
 
 log = logging.getLogger(__name__)
+Frame = TypeVar("Frame")
 
 
 @dataclass
@@ -98,26 +100,14 @@ class Followed:
 
     async def on_activity(self, records: Sequence[Record]) -> None:
         """Replace the counts of the items in each frame."""
-        for record in records:
-            try:
-                frame = decode_activity_frame(record.value or b"")
-                partition = int(record.key or b"")
-            except ValueError as error:
-                log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
-                continue
+        for record, partition, frame in _frames(records, decode_activity_frame):
             self.set_activities({(partition, item_id): activity for item_id, activity in frame})
             self.clock.heard(record.appended_ms)
             await asyncio.sleep(0)
 
     async def on_successions(self, records: Sequence[Record]) -> None:
         """Count which items are engaged with after which."""
-        for record in records:
-            try:
-                successions = decode_successions(record.value or b"")
-                partition = int(record.key or b"")
-            except ValueError as error:
-                log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
-                continue
+        for record, partition, successions in _frames(records, decode_successions):
             self.covisits.engage(partition, successions)
             self.clock.heard(record.appended_ms)
             await asyncio.sleep(0)
@@ -149,6 +139,15 @@ class Followed:
         self.metrics.watermark.set(self.clock.watermark_ms / 1000)
         for version, pair in self.held.pairs.items():
             self.metrics.items.labels(version).set(len(pair.index))
+
+
+def _frames(records: Sequence[Record], decode: Callable[[bytes], Frame]) -> Iterator[tuple[Record, int, Frame]]:
+    """Yield each readable record with the partition of `engagements` it speaks of, and its content."""
+    for record in records:
+        try:
+            yield record, int(record.key or b""), decode(record.value or b"")
+        except ValueError as error:
+            log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
 
 
 def _decoded(item_id: str, value: bytes) -> ItemEmbedding:

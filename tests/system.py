@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from kafka import KafkaConsumer
 
 from headwater.settings import Settings
 from tests.services import free_port, poll
@@ -126,3 +128,18 @@ def with_server_port(settings: Settings) -> Settings:
 def stats_file(settings: Settings, name: str = "stream") -> Path:
     """Return where a stream worker is told to write its counters."""
     return settings.state_dir / f"{name}.json"
+
+
+def records_of(settings: Settings, name: str, count: int | None = None, wait_s: float = 3.0) -> list[Any]:
+    """Return a topic's records, the first `count` of them or all until none came for `wait_s`."""
+    consumer = KafkaConsumer(
+        settings.names.topic(name),
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        consumer_timeout_ms=1000 * wait_s,
+    )
+    try:
+        return list(islice(consumer, count))
+    finally:
+        consumer.close()

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from redis.asyncio import Redis
 
@@ -22,7 +22,7 @@ from headwater.successions import decode_successions
 from headwater.topics import ensure_topics
 from headwater.user_record import Outcome, UserRecord
 from tests.services import poll
-from tests.system import Process, headwater, stats_file
+from tests.system import Process, headwater, records_of, stats_file
 from tests.unit.test_intake import BAD_ENGAGEMENTS, BAD_ITEMS
 from training.corpus import Corpus
 from training.log import LogReader
@@ -92,21 +92,6 @@ def offline(settings: Settings) -> tuple[dict[str, UserRecord], dict[tuple[int, 
             key = (logged.partition, event.item_id)
             activities[key] = activities.get(key, ItemActivity()).apply(event.occurred_at, logged.offset)
     return users, activities, outcomes
-
-
-def told_successions(settings: Settings) -> set[tuple[int, int]]:
-    """Return the partition and offset of each engagement that `item-successions` tells of."""
-    consumer = KafkaConsumer(
-        settings.names.topic(ITEM_SUCCESSIONS),
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        consumer_timeout_ms=2000,
-    )
-    try:
-        return {(int(record.key), told.offset) for record in consumer for told in decode_successions(record.value)}
-    finally:
-        consumer.close()
 
 
 async def stored(settings: Settings, users: list[str], keys: list[tuple[int, str]]) -> tuple[list[Any], list[Any]]:
@@ -228,4 +213,9 @@ def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings
         poll(complete, 60, "the second worker took over")
     outcomes = assert_store_is_the_offline_fold(settings)
     assert outcomes[Outcome.APPLIED] == 7000
-    assert len(told_successions(settings)) == 7000
+    told = [
+        (record.key, each.offset)
+        for record in records_of(settings, ITEM_SUCCESSIONS)
+        for each in decode_successions(record.value)
+    ]
+    assert len(set(told)) == 7000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 
 from headwater.client import HeadwaterClient
 from headwater.dead_letters_cli import read_dead_letters
@@ -18,7 +18,7 @@ from headwater.producer import EngagementProducer
 from headwater.settings import Settings
 from tests.integration.serving.catalogue import ITEMS, NOW_MS, engage, ids
 from tests.services import poll
-from tests.system import Server
+from tests.system import Server, records_of
 
 
 def test_candidates_follow_engagements_deliveries_and_items(
@@ -123,15 +123,8 @@ def test_candidate_requests_through_kafka(system: tuple[Settings, Server]) -> No
     for value in (request.to_wire(), b"{broken", request.model_copy(update={"topic": "newz"}).to_wire()):
         producer.send(settings.names.topic(CANDIDATE_REQUESTS), value=value).get(10)
     producer.close()
-    consumer = KafkaConsumer(
-        settings.names.topic(CANDIDATES),
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        consumer_timeout_ms=20_000,
-    )
-    answers = [UserCandidates.model_validate_json(record.value) for _, record in zip(range(2), consumer, strict=False)]
-    consumer.close()
+    records = records_of(settings, CANDIDATES, count=2, wait_s=20.0)
+    answers = [UserCandidates.model_validate_json(record.value) for record in records]
     assert sorted(answer.user_id for answer in answers) == ["a", "b"]
     assert all(len(answer.candidates) == 3 and answer.request_id == "r1" for answer in answers)
     poll(

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 
 from headwater.events import CandidateRequest, UserCandidates
 from headwater.names import CANDIDATE_REQUESTS, CANDIDATES, ENGAGEMENTS
 from headwater.settings import Settings
 from tests.integration.serving.catalogue import NOW_MS, answering, installed
 from tests.services import KafkaService, RedisService, poll
-from tests.system import Server
+from tests.system import Server, records_of
 
 USERS = [f"user-{number}" for number in range(20_000)]
 CONCURRENCY = 2
@@ -157,7 +157,7 @@ def test_what_was_accepted_survives_the_death_of_the_server(system: tuple[Settin
         poll(lambda: len(accepted) > 100, 30, "events are accepted")
         server.kill()
         stop.set()
-    assert set(accepted) <= logged(settings)
+    assert set(accepted) <= {json.loads(record.value)["event_id"] for record in records_of(settings, ENGAGEMENTS)}
     server.start()
     server.wait_ready()
     poll(
@@ -165,20 +165,6 @@ def test_what_was_accepted_survives_the_death_of_the_server(system: tuple[Settin
         30,
         "all of it counts",
     )
-
-
-def logged(settings: Settings) -> set[str]:
-    consumer = KafkaConsumer(
-        settings.names.topic(ENGAGEMENTS),
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        consumer_timeout_ms=3000,
-    )
-    try:
-        return {json.loads(record.value)["event_id"] for record in consumer}
-    finally:
-        consumer.close()
 
 
 def test_a_request_through_kafka_waits_for_the_first_promotion(
@@ -190,14 +176,7 @@ def test_a_request_through_kafka_waits_for_the_first_promotion(
     producer.send(installation.names.topic(CANDIDATE_REQUESTS), value=request.to_wire()).get(10)
     producer.close()
     with answering(installation):
-        consumer = KafkaConsumer(
-            installation.names.topic(CANDIDATES),
-            bootstrap_servers=installation.kafka_bootstrap_servers,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            consumer_timeout_ms=30_000,
-        )
-        answer = UserCandidates.model_validate_json(next(consumer).value)
-        consumer.close()
+        (record,) = records_of(installation, CANDIDATES, count=1, wait_s=30.0)
+        answer = UserCandidates.model_validate_json(record.value)
     assert answer.request_id == "early"
     assert len(answer.candidates) == 3
