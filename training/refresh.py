@@ -30,6 +30,7 @@ from training.log import LogReader
 
 SLICE_SHARE = 0.1
 MAX_SLICE = 2_000
+MAX_RANKED = 500
 MAX_RECENT = 5_000_000
 WIDEST_MS = max(WINDOWS_MS.values())
 REPORTED = ("mrr", "recall@1", "recall@10", "topic_match@50")
@@ -156,8 +157,10 @@ class Trainer:
 
     def _rank(self, learner: Learner, newest: Examples) -> Ranking:
         rows = np.flatnonzero(~newest.repeats & (self.corpus.item_topics[newest.items, 0] > 0))
-        asked = newest[rows]
         random = np.random.default_rng(self.learning.seed)
+        if len(rows) > MAX_RANKED:
+            rows = np.sort(random.choice(rows, MAX_RANKED, replace=False))
+        asked = newest[rows]
         conditions = sample_conditions(self.corpus, asked.items, random)
         scorers: dict[str, Scorer] = {CANDIDATE: LearnerScorer(learner)}
         live = self._live_bundle()
