@@ -25,9 +25,7 @@ async def verify(state: State, version: str) -> VerificationReport:
     await state.held.poll()
     pair = state.held.pair(version)
     size = await state.store.catalogue_size()
-    deadline = asyncio.get_running_loop().time() + SETTLE_S
-    while len(pair.index) < size and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(POLL_S)
+    await _settled(pair.index, size)
     dimension = pair.bundle.manifest.dimension
     return VerificationReport(
         version=version,
@@ -46,6 +44,16 @@ async def verify(state: State, version: str) -> VerificationReport:
             ),
         ],
     )
+
+
+async def _settled(index: ItemIndex, size: int) -> None:
+    """Return once the index holds `size` items, or has not grown for `SETTLE_S`."""
+    clock = asyncio.get_running_loop().time
+    seen, since = len(index), clock()
+    while len(index) < size and clock() - since < SETTLE_S:
+        await asyncio.sleep(POLL_S)
+        if len(index) > seen:
+            seen, since = len(index), clock()
 
 
 async def index_recall(index: ItemIndex, now_ms: int, queries: int = RECALL_QUERIES, k: int = RECALL_K) -> float:
