@@ -61,8 +61,11 @@ class ItemCovisits:
         return list(scores)
 
     def forget(self, before_ms: int) -> None:
-        """Drop items that nothing succeeded since a time, and their numbers."""
-        self._covisits, kept = self._covisits.renumbered(self._covisits.active(before_ms))
+        """Drop items that nothing succeeded since a time, and their numbers, once they are the larger half."""
+        active = self._covisits.active(before_ms)
+        if 2 * len(active) > len(self):
+            return
+        self._covisits, kept = self._covisits.renumbered(active)
         self._item_ids = ["", *(self._item_ids[number] for number in kept.tolist())]
         self._numbers = {item_id: number for number, item_id in enumerate(self._item_ids) if number}
 

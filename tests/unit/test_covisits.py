@@ -142,8 +142,12 @@ def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
     with_history, without = covisits.scores([["a"], []], weights, T0)
     assert with_history == {"b": pytest.approx(2 * np.log1p(4.0))}
     assert without == {}
+    covisits.engage(0, [Succession(10 + number, T0 - 5, "b", (f"old{number}",)) for number in range(4)])
     covisits.forget(T0)
-    assert covisits.scores([["a"]], weights, T0) == [with_history]
+    assert len(covisits) == 1
+    assert covisits.scores([["a"]], weights[:1], T0) == [with_history]
+    covisits.forget(T0)
+    assert len(covisits) == 1, "nothing to forget"
     covisits.forget(T0 + 1)
     assert len(covisits) == 0
-    assert covisits.scores([["a"]], weights, T0) == [{}]
+    assert covisits.scores([["a"]], weights[:1], T0) == [{}]
