@@ -1,11 +1,12 @@
 """Co-visitation of items by id, as a server follows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from headwater.covisits import DEPTH, Covisits
+from headwater.index.added_scores import AddedScores
 from headwater.successions import Succession
 
 AT_ONCE = 64
@@ -42,10 +43,8 @@ class ItemCovisits:
             self._item_ids.append(item_id)
         return number
 
-    def scores(
-        self, histories: Sequence[Sequence[str]], weights: npt.NDArray[np.float32], now_ms: int
-    ) -> list[Mapping[str, float]]:
-        """Return what co-visitation adds to the scores of single items, for each user.
+    def scores(self, histories: Sequence[Sequence[str]], weights: npt.NDArray[np.float32], now_ms: int) -> AddedScores:
+        """Return what co-visitation adds to the scores of single items.
 
         Args:
             histories: B users' engagements, newest first.
@@ -54,11 +53,9 @@ class ItemCovisits:
         """
         known = [[self._numbers.get(item_id, 0) for item_id in history[:DEPTH]] for history in histories]
         found = self._covisits.features(_padded(known), np.full(len(known), now_ms, dtype=np.int64))
-        added = np.einsum("ec,ec->e", found.values, weights[found.owners])
-        scores: list[dict[str, float]] = [{} for _ in histories]
-        for owner, item, score in zip(found.owners.tolist(), found.items.tolist(), added.tolist(), strict=True):
-            scores[owner][self._item_ids[item]] = score
-        return list(scores)
+        numbers, places = np.unique(found.items, return_inverse=True)
+        scores = np.einsum("ec,ec->e", found.values, weights[found.owners])
+        return AddedScores(found.owners, places, [self._item_ids[number] for number in numbers.tolist()], scores)
 
     def forget(self, before_ms: int) -> None:
         """Drop items that nothing succeeded since a time, and their numbers, once they are the larger half."""

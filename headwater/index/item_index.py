@@ -1,6 +1,6 @@
 """One index generation's items, searched exactly inside a topic, by HNSW over a large corpus."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from headwater.activity import HALF_LIVES_MS, ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
+from headwater.index.added_scores import NOTHING, AddedRows, AddedScores
 from headwater.index.block import Block
 from headwater.index.graph import Graph
 from headwater.item_embedding import ItemEmbedding
@@ -152,7 +153,7 @@ class ItemIndex:
         *,
         relevance: Relevance = Relevance.TOPIC,
         exclude: Sequence[Collection[str]] | None = None,
-        added: Sequence[Mapping[str, float]] | None = None,
+        added: AddedScores = NOTHING,
         max_age_ms: int | None = None,
         min_relevance: float = 0.5,
     ) -> list[Candidates]:
@@ -166,7 +167,7 @@ class ItemIndex:
             relevance: TOPIC restricts to the topic's items; OFF leaves it to the user tower; THRESHOLD drops items
                 whose cosine with the topic's centroid is below `min_relevance`.
             exclude: Item ids that a row must not have.
-            added: For each row what is added to the scores of single items.
+            added: What is added to the scores of single items.
             max_age_ms: Leaves out items published longer ago.
 
         Raises:
@@ -178,15 +179,15 @@ class ItemIndex:
                 f"user embeddings of {embeddings.shape[1]} dimensions, the index has {self.dimension} + {STREAMING}"
             )
         excluded = exclude if exclude is not None else [()] * len(embeddings)
-        added = added if added is not None else [{}] * len(embeddings)
         block = self._block(topic, relevance)
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
+        rows = added.within(block.rows)
         if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
             return [
-                self._search_graph(embedding, k, now_ms, out, more)
-                for embedding, out, more in zip(embeddings, excluded, added, strict=True)
+                self._search_graph(embedding, k, now_ms, out, rows.of(place, place + 1))
+                for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
             ]
-        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, added))
+        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, rows))
 
     def _block(self, topic: str | None, relevance: Relevance) -> Block:
         if topic is None or relevance is Relevance.OFF:
@@ -221,19 +222,19 @@ class ItemIndex:
         return cosine
 
     def _search_graph(
-        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: Mapping[str, float]
+        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedRows
     ) -> Candidates:
         wanted = GRAPH_OVERFETCH * (k + len(excluded))
         block = self.everything
         rows = {block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)}
         rows.update(block.active_rows(now_ms - ACTIVE_MS))
-        rows.update(block.rows[item_id] for item_id in added if item_id in block)
+        rows.update(added.rows.tolist())
         if len(rows) < min(k + len(excluded), len(block)):
-            return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], [added]))
+            return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
         chosen = np.fromiter(rows, dtype=np.int64)
         scores = np.full(len(block), -np.inf, dtype=np.float32)
         scores[chosen] = block.matrix(now_ms)[chosen] @ embedding
-        _add(block, scores, added)
+        scores[added.rows] += added.scores
         return _best(block, scores, len(chosen), k, excluded)
 
 
@@ -244,25 +245,19 @@ def _search_block(
     now_ms: int,
     eligible: npt.NDArray[np.bool_] | None,
     excluded: Sequence[Collection[str]],
-    added: Sequence[Mapping[str, float]],
+    added: AddedRows,
 ) -> Iterator[Candidates]:
     matrix = block.matrix(now_ms)  # (N, D + S)
     count = len(block) if eligible is None else int(eligible.sum())
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         scores = embeddings[start : start + step] @ matrix.T  # (b, N)
+        more = added.of(start, start + len(scores))
+        scores[more.owners, more.rows] += more.scores
         for place, row_scores in enumerate(scores, start=start):
-            _add(block, row_scores, added[place])
             if eligible is not None:
                 row_scores[~eligible] = -np.inf
             yield _best(block, row_scores, count, k, excluded[place])
-
-
-def _add(block: Block, scores: npt.NDArray[np.float32], added: Mapping[str, float]) -> None:
-    for item_id, score in added.items():
-        row = block.rows.get(item_id)
-        if row is not None:
-            scores[row] += score
 
 
 def _best(block: Block, scores: npt.NDArray[np.float32], count: int, k: int, excluded: Collection[str]) -> Candidates:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from headwater.activity import ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
-from headwater.index import ItemIndex, Relevance, item_index
+from headwater.index import Candidates, ItemIndex, Relevance, item_index
+from headwater.index.added_scores import AddedScores
 from headwater.item_embedding import ItemEmbedding
 
 D = 6
@@ -129,3 +130,17 @@ def test_unusual_items() -> None:
     index.upsert([ItemEmbedding("日本/|\u00e9", (), NOW_MS, np.full(D, 100.0, dtype=np.float32))])
     assert index.search(query(), 5, None, NOW_MS)[0].item_ids == ["日本/|\u00e9"]
     assert index.search(query()[:0], 5, None, NOW_MS) == []
+
+
+@pytest.mark.parametrize("exact_limit", [1000, 10])
+def test_added_scores_lift_single_items(exact_limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "EXACT_LIMIT", exact_limit)
+    index = filled(300)
+    users = np.vstack((query(0), query(1)))
+    plain = index.search(users, 300, None, NOW_MS)
+    last = plain[1].item_ids[-1]
+    added = AddedScores(np.array([1, 1]), np.array([0, 1]), [last, "nowhere"], np.array([100.0, 5.0], dtype=np.float32))
+    lifted = index.search(users, 5, None, NOW_MS, added=added)
+    assert lifted[0] == Candidates(plain[0].item_ids[:5], plain[0].scores[:5])
+    assert lifted[1].item_ids == [last, *plain[1].item_ids[:4]]
+    assert lifted[1].scores[0] == pytest.approx(plain[1].scores[-1] + 100.0, rel=1e-5)
