@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,6 @@ from headwater.errors import BundleNotFound, BundleRefused
 from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, MANIFEST_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    pass
 
 GOLDEN_TOLERANCE = 1e-4
 FILES = (USER_TOWER_FILE, ITEM_TOWER_FILE, VOCABULARY_FILE, GOLDEN_FILE)

@@ -26,6 +26,7 @@ COVISITS = 8
 MIN_COUNT = 0.01
 SPREAD = 10.0
 FIRST_CAPACITY = 256
+_ARRAYS = ("successors", "counts", "as_of_ms")
 _RATES = -1.0 / np.asarray(HALF_LIVES_MS, dtype=np.float32)
 
 
@@ -55,23 +56,9 @@ class Covisits:
     def __len__(self) -> int:
         return self._used
 
-    def copy(self) -> "Covisits":
-        """Return a copy that can change on its own."""
-        copy = Covisits()
-        copy._row, copy._used = self._row.copy(), self._used
-        copy.successors, copy.counts = self.successors.copy(), self.counts.copy()
-        copy.as_of_ms = self.as_of_ms.copy()
-        return copy
-
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return everything as arrays, for a file."""
-        used = slice(0, self._used)
-        return {
-            "row": self._row,
-            "successors": self.successors[used],
-            "counts": self.counts[used],
-            "as_of_ms": self.as_of_ms[used],
-        }
+        return {"row": self._row, **{name: getattr(self, name)[: self._used] for name in _ARRAYS}}
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Covisits":
@@ -82,9 +69,8 @@ class Covisits:
         """
         covisits = cls()
         covisits._row, covisits._used = arrays["row"], len(arrays["successors"])
-        covisits.successors = np.concatenate((arrays["successors"], np.zeros((FIRST_CAPACITY, SUCCESSORS), np.int64)))
-        covisits.counts = np.concatenate((arrays["counts"], np.zeros((FIRST_CAPACITY, SUCCESSORS, COUNTS), np.float32)))
-        covisits.as_of_ms = np.concatenate((arrays["as_of_ms"], np.zeros((FIRST_CAPACITY, SUCCESSORS), np.int64)))
+        for name in _ARRAYS:
+            setattr(covisits, name, np.concatenate((arrays[name], getattr(covisits, name))))
         return covisits
 
     def active(self, since_ms: int) -> Ints:
@@ -147,7 +133,7 @@ class Covisits:
         fresh = np.unique(sources[self._row[sources] < 0])
         end = self._used + len(fresh)
         while end > len(self.successors):
-            for name in ("successors", "counts", "as_of_ms"):
+            for name in _ARRAYS:
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate((old, np.zeros_like(old))))
         self._row[fresh] = np.arange(self._used, end)

@@ -82,8 +82,7 @@ def prepare(
             corpus, batch.items, conditions, live, random, settings.uniform, settings.same_condition
         )
         streaming, covisits = [], []
-        places = np.full(len(corpus) + 1, -1, dtype=np.int64)
-        places[candidates.items] = np.arange(len(candidates.items))
+        places = corpus.places(candidates.items)
         for slice_start in range(0, len(batch), settings.slice_):
             rows = slice(slice_start, slice_start + settings.slice_)
             streaming.append(corpus.streaming(candidates.items, int(batch.times_ms[rows][0])))

@@ -1,6 +1,7 @@
 """The trainer's item catalogue and item activity, as arrays that grow."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,11 +100,11 @@ class Corpus:
 
     def activity(self) -> "Activity":
         """Return a copy of the activity, for `restore`."""
-        return Activity(self.counts.copy(), self.engaged_ms.copy(), self.totals.copy(), self.covisits.copy())
+        return Activity(self.counts.copy(), self.engaged_ms.copy(), self.totals.copy(), deepcopy(self.covisits))
 
     def restore(self, activity: "Activity") -> None:
         """Set the activity back; items that came since have none."""
-        self.covisits = activity.covisits.copy()
+        self.covisits = deepcopy(activity.covisits)
         for name in ("counts", "engaged_ms", "totals"):
             kept = getattr(activity, name)
             target = getattr(self, name)
@@ -132,6 +133,12 @@ class Corpus:
         )
         assert features.shape[1] == STREAMING
         return features
+
+    def places(self, items: Ints) -> Ints:
+        """Return for each number its place among `items`, -1 where it is none of them."""
+        places = np.full(len(self) + 1, -1, dtype=np.int64)
+        places[items] = np.arange(len(items))
+        return places
 
     def has_topic(self, items: Ints, topic: int) -> npt.NDArray[np.bool_]:
         """Return which items (N,) carry a topic."""

@@ -231,11 +231,10 @@ class ItemIndex:
         rows.update(added.rows.tolist())
         if len(rows) < min(k + len(excluded), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-        chosen = np.fromiter(rows, dtype=np.int64)
-        scores = np.full(len(block), -np.inf, dtype=np.float32)
-        scores[chosen] = block.matrix(now_ms)[chosen] @ embedding
-        scores[added.rows] += added.scores
-        return _best(block, scores, len(chosen), k, excluded)
+        chosen = np.sort(np.fromiter(rows, dtype=np.int64))
+        scores = block.matrix(now_ms)[chosen] @ embedding
+        scores[np.searchsorted(chosen, added.rows)] += added.scores
+        return _best(block, chosen, scores, k, excluded)
 
 
 def _search_block(
@@ -248,23 +247,22 @@ def _search_block(
     added: AddedRows,
 ) -> Iterator[Candidates]:
     matrix = block.matrix(now_ms)  # (N, D + S)
-    count = len(block) if eligible is None else int(eligible.sum())
+    rows = np.arange(len(block)) if eligible is None else np.flatnonzero(eligible)
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         scores = embeddings[start : start + step] @ matrix.T  # (b, N)
         more = added.of(start, start + len(scores))
         scores[more.owners, more.rows] += more.scores
-        for place, row_scores in enumerate(scores, start=start):
-            if eligible is not None:
-                row_scores[~eligible] = -np.inf
-            yield _best(block, row_scores, count, k, excluded[place])
+        for place, row_scores in enumerate(scores if eligible is None else scores[:, rows], start=start):
+            yield _best(block, rows, row_scores, k, excluded[place])
 
 
-def _best(block: Block, scores: npt.NDArray[np.float32], count: int, k: int, excluded: Collection[str]) -> Candidates:
-    """Return the best k of the `count` items whose score is finite."""
-    wanted = min(k + len(excluded), count)
-    top = np.argpartition(-scores, wanted - 1)[:wanted] if 0 < wanted < len(scores) else np.arange(len(scores))
-    top = top[np.argsort(-scores[top], kind="stable")][:wanted]
-    found = zip((block.item_ids[row] for row in top.tolist()), scores[top].tolist(), strict=True)
+def _best(
+    block: Block, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int, excluded: Collection[str]
+) -> Candidates:
+    wanted = min(k + len(excluded), len(rows))
+    top = np.argpartition(-scores, wanted - 1)[:wanted] if wanted < len(rows) else np.arange(len(rows))
+    top = top[np.argsort(-scores[top], kind="stable")]
+    found = zip((block.item_ids[row] for row in rows[top].tolist()), scores[top].tolist(), strict=True)
     kept = [(item_id, score) for item_id, score in found if item_id not in excluded][:k]
     return Candidates([item_id for item_id, _ in kept], [score for _, score in kept])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +28,6 @@ class Comparison:
     gain: float
     low: float
     high: float
-
-    def document(self) -> dict[str, Any]:
-        """Return the comparison as it stands in the JSON."""
-        return {each: getattr(self, each) for each in ("name", "against", "figure", "gain", "low", "high")}
 
     def line(self) -> str:
         """Return the comparison as text."""

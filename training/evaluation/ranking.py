@@ -81,10 +81,10 @@ class Ranking:
             on_topic = member[int(conditions[query])][live]
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             streaming = self.corpus.streaming(live, now_ms)
-            places = np.full(len(self.corpus) + 1, -1, dtype=np.int64)
-            places[live] = np.arange(len(live))
             history = examples.histories[query : query + 1]
-            covisits = self.corpus.covisits.features(history, examples.times_ms[query : query + 1], places)
+            covisits = self.corpus.covisits.features(
+                history, examples.times_ms[query : query + 1], self.corpus.places(live)
+            )
             for name in scorers:
                 user = users[name][query]
                 static, weights, pairwise = np.split(user, (len(user) - STREAMING - COVISITS, len(user) - COVISITS))

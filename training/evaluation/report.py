@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _reported(width: str, ranking: Ranking, seed: int) -> dict[str, Any]:
         click.echo(comparison.line())
     return {
         "rows": [row.figures() for row in rows],
-        "comparisons": [comparison.document() for comparison in comparisons],
+        "comparisons": [asdict(comparison) for comparison in comparisons],
     }
 
 
