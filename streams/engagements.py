@@ -1,7 +1,8 @@
 """Engagements into user records and item activity, each exactly once in effect."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from headwater.activity import ItemActivity, encode_activity_frame
 from headwater.dead_letter import DeadLetter
@@ -18,6 +19,7 @@ from streams.report import Report
 
 Successions = dict[int, list[Succession]]
 Accepted = tuple[Record, Engagement, tuple[str, ...]]
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,11 @@ class EngagementFold:
         await self.store.commit(writes)
         # 5. Tell: activity and successions carry their offsets, so repeating them is harmless.
         await self.publisher.publish(
-            [*map(dead_letter_record, letters), *_frames(writes), *_succession_frames(successions)]
+            [
+                *map(dead_letter_record, letters),
+                *_frames(ITEM_ACTIVITY, _activities(writes), encode_activity_frame),
+                *_frames(ITEM_SUCCESSIONS, successions, encode_successions),
+            ]
         )
         self._count(outcomes, letters)
 
@@ -113,18 +119,12 @@ class EngagementFold:
         self.report.reject(letters)
 
 
-def _frames(writes: FeatureWrites) -> list[Outgoing]:
+def _activities(writes: FeatureWrites) -> dict[int, list[tuple[str, ItemActivity]]]:
     by_partition: dict[int, list[tuple[str, ItemActivity]]] = {}
     for (partition, item_id), activity in writes.activities.items():
         by_partition.setdefault(partition, []).append((item_id, activity))
-    return [
-        Outgoing(ITEM_ACTIVITY, str(partition).encode(), encode_activity_frame(activities))
-        for partition, activities in by_partition.items()
-    ]
+    return by_partition
 
 
-def _succession_frames(successions: Successions) -> list[Outgoing]:
-    return [
-        Outgoing(ITEM_SUCCESSIONS, str(partition).encode(), encode_successions(each))
-        for partition, each in successions.items()
-    ]
+def _frames(topic: str, by_partition: Mapping[int, Told], encode: Callable[[Told], bytes]) -> list[Outgoing]:
+    return [Outgoing(topic, str(partition).encode(), encode(told)) for partition, told in by_partition.items()]
