@@ -27,6 +27,7 @@ class Manifest(BaseModel):
 
     Attributes:
         version: The bundle's name; later versions sort after earlier ones.
+        fusion: How the condition enters the user tower.
         dimension: D of the static item embedding.
         streaming: Number of streaming dimensions after them.
         covisits: Number of co-visitation dimensions after those.
@@ -38,7 +39,7 @@ class Manifest(BaseModel):
     version: str
     created_at: str
     feature_schema: str = FEATURE_SCHEMA_HASH
-    conditional: bool = True
+    fusion: str = ""
     dimension: int
     streaming: int = STREAMING
     covisits: int = COVISITS

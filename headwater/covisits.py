@@ -5,33 +5,45 @@ for each item that succeeds one of the user's newest engagements, zeros for all 
 are more dimensions of the same inner product.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Slots = npt.NDArray[np.int32]
 
-DEPTH = 5
+DEPTH = 10
 """Newest engagements whose successors count."""
-SUCCESSORS = 32
+SUCCESSORS = 64
 """Successors kept of an item."""
-HALF_LIVES_MS = (3_600_000, 86_400_000, 86_400_000)
-"""Of the counts: directly after, in the short and in the long run; among the next `DEPTH`."""
+HALF_LIVES_MS = (3_600_000, 86_400_000, 86_400_000, 86_400_000)
+"""Of the counts: directly after, in the short and in the long run; among the next `DEPTH`; and what keeps a place."""
 COUNTS = len(HALF_LIVES_MS)
-NEAR = 2
+NEAR, HELD = 2, 3
 COVISITS = 8
 MIN_COUNT = 0.01
 SPREAD = 10.0
+LOGS_TO_ONE = math.e - 1.0
 FIRST_CAPACITY = 256
+MOST = DEPTH * SUCCESSORS
+PLACES = 2048
+"""Of the hash table that unites the successors of one user's engagements; a power of two above `MOST`."""
 _ARRAYS = ("successors", "counts", "as_of_ms")
-_RATES = -1.0 / np.asarray(HALF_LIVES_MS, dtype=np.float32)
+_RATES = tuple(-math.log(2.0) / half_life for half_life in HALF_LIVES_MS)
+_EVERYTHING = np.empty(0, dtype=np.int64)
 
 
 class CovisitFeatures(NamedTuple):
-    """Sparse features (B, N, COVISITS): entry e belongs to user `owners[e]` and item `items[e]`, each pair once."""
+    """Sparse features (B, N, COVISITS): entry e belongs to user `owners[e]` and item `items[e]`, each pair once.
+
+    Attributes:
+        owners: (E,) ascending.
+    """
 
     owners: Ints
     items: Ints
@@ -43,15 +55,15 @@ class Covisits:
 
     Attributes:
         successors: (capacity, SUCCESSORS) item numbers, 0 where empty.
-        counts: (capacity, SUCCESSORS, COUNTS), as of `as_of_ms`.
+        counts: (capacity, COUNTS, SUCCESSORS), as of `as_of_ms` (capacity,), the newest succession.
     """
 
     def __init__(self) -> None:
         self._row = np.full(FIRST_CAPACITY, -1, dtype=np.int64)
         self._used = 0
-        self.successors = np.zeros((FIRST_CAPACITY, SUCCESSORS), dtype=np.int64)
-        self.counts = np.zeros((FIRST_CAPACITY, SUCCESSORS, COUNTS), dtype=np.float32)
-        self.as_of_ms = np.zeros((FIRST_CAPACITY, SUCCESSORS), dtype=np.int64)
+        self.successors = np.zeros((FIRST_CAPACITY, SUCCESSORS), dtype=np.int32)
+        self.counts = np.zeros((FIRST_CAPACITY, COUNTS, SUCCESSORS), dtype=np.float32)
+        self.as_of_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
 
     def __len__(self) -> int:
         return self._used
@@ -76,7 +88,7 @@ class Covisits:
     def active(self, since_ms: int) -> Ints:
         """Return the items that another one succeeded since a time."""
         sources = np.flatnonzero(self._row >= 0)
-        found: Ints = sources[self.as_of_ms[self._row[sources]].max(axis=1) >= since_ms]
+        found: Ints = sources[self.as_of_ms[self._row[sources]] >= since_ms]
         return found
 
     def renumbered(self, sources: Ints) -> tuple["Covisits", Ints]:
@@ -88,49 +100,33 @@ class Covisits:
         names[numbers] = np.arange(1, len(numbers) + 1)
         fresh = Covisits()
         if len(sources):
-            into = fresh._rows_for(names[sources])
+            fresh._give_rows(names[sources])
+            into = fresh._row[names[sources]]
             fresh.successors[into] = names[self.successors[rows]]
             fresh.counts[into], fresh.as_of_ms[into] = self.counts[rows], self.as_of_ms[rows]
         return fresh, numbers
 
     def engage(self, items: Ints, times_ms: Ints, histories: Ints) -> None:
-        """Count engagements.
+        """Count engagements, one after the other.
 
         Args:
             items: (N,) engaged items.
             times_ms: (N,) epoch ms.
             histories: (N, DEPTH or more) the user's engagements before, newest first, 0 where there are none.
         """
-        before = histories[:, :DEPTH]
-        event, position = np.nonzero((before > 0) & (before != items[:, None]))
-        if not len(event):
-            return
-        rows = self._rows_for(before[event, position])
-        pairs, inverse = np.unique(rows << 32 | items[event], return_inverse=True)
-        rows, targets = pairs >> 32, pairs & 0xFFFFFFFF
-        times = times_ms[event]
-        newest = np.zeros(len(pairs), dtype=np.int64)
-        np.maximum.at(newest, inverse, times)
-        weights = np.exp2((times - newest[inverse])[:, None] * -_RATES)  # (E, COUNTS)
-        weights[position > 0, :NEAR] = 0.0
-        added = np.zeros((len(pairs), COUNTS))
-        np.add.at(added, inverse, weights)
-        self._add(rows, self._slots_for(rows, targets, newest), newest, added)
+        self._give_rows(histories[:, :DEPTH])
+        _engage(items, times_ms, histories, self._row, self.successors, self.counts, self.as_of_ms)
 
-    def _add(self, rows: Ints, slots: Ints, newest: Ints, added: npt.NDArray[np.float64]) -> None:
-        known = self.as_of_ms[rows, slots]
-        as_of = np.maximum(known, newest)
-        kept = self.counts[rows, slots] * np.exp2((as_of - known)[:, None] * _RATES)
-        self.counts[rows, slots] = kept + added * np.exp2((as_of - newest)[:, None] * _RATES)
-        self.as_of_ms[rows, slots] = as_of
-
-    def _rows_for(self, sources: Ints) -> Ints:
-        highest = int(sources.max())
+    def _give_rows(self, sources: Ints) -> None:
+        highest = int(sources.max(initial=0))
         if highest >= len(self._row):
             grown = np.full(max(2 * len(self._row), highest + 1), -1, dtype=np.int64)
             grown[: len(self._row)] = self._row
             self._row = grown
-        fresh = np.unique(sources[self._row[sources] < 0])
+        fresh = sources[(self._row[sources] < 0) & (sources > 0)]
+        if not len(fresh):
+            return
+        fresh = np.unique(fresh)
         end = self._used + len(fresh)
         while end > len(self.successors):
             for name in _ARRAYS:
@@ -138,30 +134,8 @@ class Covisits:
                 setattr(self, name, np.concatenate((old, np.zeros_like(old))))
         self._row[fresh] = np.arange(self._used, end)
         self._used = end
-        found: Ints = self._row[sources]
-        return found
 
-    def _slots_for(self, rows: Ints, targets: Ints, now_ms: Ints) -> Ints:
-        """Return where each pair is kept; a new one takes an empty place, or the weakest successor's."""
-        match = self.successors[rows] == targets[:, None]  # (P, SUCCESSORS)
-        slots: Ints = match.argmax(axis=1)
-        missing = np.flatnonzero(~match[np.arange(len(rows)), slots])
-        while len(missing):
-            _, first = np.unique(rows[missing], return_index=True)
-            chosen = missing[first]
-            row = rows[chosen]
-            age = np.maximum(now_ms[chosen, None] - self.as_of_ms[row], 0)
-            strength = self.counts[row, :, NEAR] * np.exp2(age * _RATES[NEAR])
-            strength[self.successors[row] == 0] = -1.0
-            slot = strength.argmin(axis=1)
-            slots[chosen] = slot
-            self.successors[row, slot] = targets[chosen]
-            self.counts[row, slot] = 0.0
-            self.as_of_ms[row, slot] = now_ms[chosen]
-            missing = np.delete(missing, first)
-        return slots
-
-    def features(self, histories: Ints, now_ms: Ints, places: Ints | None = None) -> CovisitFeatures:
+    def features(self, histories: Ints, now_ms: Ints, places: Ints = _EVERYTHING) -> CovisitFeatures:
         """Return the features of users.
 
         Args:
@@ -169,37 +143,112 @@ class Covisits:
             now_ms: (B,) epoch ms.
             places: Item number to place, -1 for items that are not wanted; entries then name places for items.
         """
-        before = histories[:, :DEPTH]
-        rows = np.where(before < len(self._row), self._row[np.minimum(before, len(self._row) - 1)], -1)
-        rows[before == 0] = -1
-        owner, position = np.nonzero(rows >= 0)
-        rows = rows[owner, position]
-        items = self.successors[rows]  # (R, SUCCESSORS)
-        if places is None:
-            wanted = items > 0
-        else:
-            items = places[items]
-            wanted = items >= 0
-        source, slot = np.nonzero(wanted)
-        items, owner, position, rows = items[source, slot], owner[source], position[source], rows[source]
-        age = np.maximum(now_ms[owner] - self.as_of_ms[rows, slot], 0).astype(np.float32)
-        counts = self.counts[rows, slot]  # (E, COUNTS)
-        pairs, inverse = np.unique(owner << 32 | items, return_inverse=True)
-        near = np.bincount(inverse, counts[:, NEAR] * np.exp2(age * _RATES[NEAR]), len(pairs))
-        after = np.zeros((len(pairs), 2, NEAR), dtype=np.float32)
-        for back in range(2):
-            newest = position == back
-            after[inverse[newest], back] = counts[newest, :NEAR] * np.exp2(age[newest, None] * _RATES[:NEAR])
-        return CovisitFeatures(pairs >> 32, pairs & 0xFFFFFFFF, _values(after, near))
+        most = len(histories) * MOST
+        owners, items = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+        values = np.empty((most, COVISITS), dtype=np.float32)
+        kept = self.successors, self.counts, self.as_of_ms
+        count = _features(histories, now_ms, places, self._row, *kept, owners, items, values)
+        logs = values[:count]
+        return CovisitFeatures(owners[:count], items[:count], np.log(np.add(logs, 1.0, out=logs), out=logs))
 
 
-def _values(after: Floats, near: npt.NDArray[Any]) -> Floats:
-    last, long = after[:, 0], after[:, 0, 1]
-    values = np.empty((len(near), COVISITS), dtype=np.float32)
-    values[:, 0:2] = np.log1p(last)
-    values[:, 2] = np.log1p(SPREAD * long)
-    values[:, 3] = long > MIN_COUNT
-    values[:, 4:6] = np.log1p(after[:, 1])
-    values[:, 6] = np.log1p(near)
-    values[:, 7] = np.log1p(SPREAD * near)
-    return values
+@njit(cache=True, nogil=True)
+def _engage(
+    items: Ints, times_ms: Ints, histories: Ints, row_of: Ints, successors: Slots, counts: Floats, as_of_ms: Ints
+) -> None:
+    for event in range(len(items)):
+        item, at_ms = items[event], times_ms[event]
+        for position in range(DEPTH):
+            source = histories[event, position]
+            if source == 0 or source == item:
+                continue
+            row = row_of[source]
+            late_ms = max(as_of_ms[row] - at_ms, 0)
+            elapsed_ms = max(at_ms - as_of_ms[row], 0)
+            as_of_ms[row] += elapsed_ms
+            for window in range(COUNTS):
+                kept = np.float32(math.exp(elapsed_ms * _RATES[window]))
+                for slot in range(SUCCESSORS):
+                    counts[row, window, slot] *= kept
+            slot = _slot_for(item, successors[row], counts[row])
+            for window in range(COUNTS):
+                if position == 0 or window >= NEAR:
+                    counts[row, window, slot] += np.float32(math.exp(late_ms * _RATES[window]))
+
+
+@njit(cache=True, nogil=True)
+def _slot_for(item: int, successors: Slots, counts: Floats) -> int:
+    """Return where a succession is kept; a new one takes an empty place, or the weakest successor's.
+
+    It takes over what held that place (Metwally et al., Space-Saving), so that newcomers do not evict each other for
+    ever and every successor with more than its share of the recent engagements is kept.
+    """
+    weakest = 0
+    for slot in range(SUCCESSORS):
+        if successors[slot] == item:
+            return slot
+        if successors[slot] == 0:
+            weakest = slot
+            break
+        if counts[HELD, slot] < counts[HELD, weakest]:
+            weakest = slot
+    successors[weakest] = item
+    counts[: NEAR + 1, weakest] = 0.0
+    return weakest
+
+
+@njit(cache=True, nogil=True)
+def _features(
+    histories: Ints,
+    now_ms: Ints,
+    places: Ints,
+    row_of: Ints,
+    successors: Slots,
+    counts: Floats,
+    as_of_ms: Ints,
+    owners: Ints,
+    items: Ints,
+    values: Floats,
+) -> int:
+    """Write the entries of all users, `values` still without their logarithm, and return how many there are."""
+    table, stamps = np.empty(PLACES, dtype=np.int64), np.full(PLACES, -1, dtype=np.int64)
+    decays = np.empty(COUNTS, dtype=np.float32)
+    end = 0
+    for owner in range(len(histories)):
+        begin = end
+        for position in range(DEPTH):
+            source = histories[owner, position]
+            if source == 0 or source >= len(row_of) or row_of[source] < 0:
+                continue
+            row = row_of[source]
+            for window in range(COUNTS):
+                decays[window] = math.exp(max(now_ms[owner] - as_of_ms[row], 0) * _RATES[window])
+            for slot in range(SUCCESSORS):
+                item = np.int64(successors[row, slot])
+                if item == 0:
+                    break
+                if len(places):
+                    item = places[item]
+                    if item < 0:
+                        continue
+                place = (item * 0x9E3779B1 >> 7) % PLACES
+                while stamps[place] == owner and items[table[place]] != item:
+                    place = (place + 1) % PLACES
+                if stamps[place] != owner:
+                    stamps[place], table[place] = owner, end
+                    owners[end], items[end] = owner, item
+                    values[end] = 0.0
+                    end += 1
+                entry = table[place]
+                values[entry, 6] += counts[row, NEAR, slot] * decays[NEAR]
+                if position == 0:
+                    values[entry, 0] += counts[row, 0, slot] * decays[0]
+                    values[entry, 1] += counts[row, 1, slot] * decays[1]
+                elif position == 1:
+                    values[entry, 4] += counts[row, 0, slot] * decays[0]
+                    values[entry, 5] += counts[row, 1, slot] * decays[1]
+        for entry in range(begin, end):
+            values[entry, 2] = SPREAD * values[entry, 1]
+            values[entry, 3] = LOGS_TO_ONE if values[entry, 1] > MIN_COUNT else 0.0
+            values[entry, 7] = SPREAD * values[entry, 6]
+    return end

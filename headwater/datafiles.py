@@ -43,6 +43,13 @@ class EngagementTable:
     def __len__(self) -> int:
         return len(self.occurred_ms)
 
+    def since(self, from_ms: int) -> "EngagementTable":
+        """Return the engagements from a time on."""
+        rows = slice(int(np.searchsorted(self.occurred_ms, from_ms)), None)
+        return EngagementTable(
+            self.user_ids[rows], self.item_ids[rows], self.occurred_ms[rows], self.event_ids[rows], self.actions[rows]
+        )
+
     def events(self, from_ms: int | None = None, until_ms: int | None = None) -> Iterator[Engagement]:
         """Yield engagements of a span of time."""
         first = 0 if from_ms is None else int(np.searchsorted(self.occurred_ms, from_ms))

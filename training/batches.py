@@ -1,7 +1,7 @@
 """Batches as every model of a run sees them: the same conditions, negatives and streaming features."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from headwater.covisits import CovisitFeatures
 from training.corpus import Corpus
 from training.examples import Examples
-from training.sampling import Candidates, sample_candidates
+from training.sampling import Candidates, sample_candidates, sample_conditions
 
 Ints = npt.NDArray[np.int64]
 
@@ -24,19 +24,37 @@ class LearningSettings:
         uniform, same_condition: Negatives drawn for a step, beside the batch's own items.
         live_for_ms: Items neither published nor engaged with for this long are no negatives.
         min_engagements: Engagements before an item gets an embedding of its own.
+        auxiliary: Weight of the loss that tells the condition from the taste half of the user embedding.
+        streaming, covisits: False leaves these features out.
+        fusion: How the condition enters the user tower, one of `FUSIONS`.
+        conditions: Topics of an engaged item that one step asks for.
+        unconditioned: Ask without a condition, too, so that the person is learned from all items.
+        condition_sampling: How they are drawn, see `sample_conditions`.
     """
 
     batch: int = 512
     slice_: int = 32
     uniform: int = 512
-    same_condition: int = 128
-    within_topic: float = 1.0
+    same_condition: int = 1024
     learning_rate: float = 2e-3
     id_learning_rate: float = 1e-2
     live_for_ms: int | None = None
     min_engagements: int = 5
+    fusion: str = "steer"
+    conditions: int = 1
+    unconditioned: bool = True
+    condition_sampling: str = "random"
+    auxiliary: float = 0.0
+    streaming: bool = True
+    covisits: bool = True
     dimension: int = 64
     seed: int = 0
+
+    def of_batches(self) -> "LearningSettings":
+        """Return the settings with the defaults of all that batches do not depend on."""
+        sampling = ("uniform", "same_condition", "conditions", "unconditioned", "condition_sampling")
+        names = ("batch", "slice_", "live_for_ms", *sampling)
+        return LearningSettings(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -44,27 +62,22 @@ class PreparedBatch:
     """One step's input.
 
     Attributes:
-        examples: B examples, neighbours in time.
-        conditions: (B,) one of each engaged item's topics.
+        count: Engagements it was made of.
+        examples: R examples, neighbours in time: one for each condition that an engaged item is asked for with.
+        conditions: (R,) one of the engaged item's topics, 0 where it has none.
         candidates: The C items they are scored against.
-        streaming: For each slice of examples (C, STREAMING), read before the slice was counted.
-        covisits: Sparse (B, C, COVISITS), likewise.
+        slices: Rows of each slice.
+        streaming: For each slice (C, STREAMING), read before the slice was counted.
+        covisits: Sparse (R, C, COVISITS), likewise.
     """
 
+    count: int
     examples: Examples
     conditions: Ints
     candidates: Candidates
+    slices: list[int]
     streaming: list[npt.NDArray[np.float32]]
     covisits: CovisitFeatures
-
-
-def sample_conditions(corpus: Corpus, items: Ints, random: np.random.Generator) -> Ints:
-    """Return one of each item's own topics, 0 for items without."""
-    topics = corpus.item_topics[items]  # (N, T)
-    count = (topics > 0).sum(axis=1)
-    chosen = (random.random(len(items)) * np.maximum(count, 1)).astype(np.int64)
-    sampled: Ints = topics[np.arange(len(items)), chosen]
-    return sampled
 
 
 def prepare(
@@ -77,17 +90,37 @@ def prepare(
         if not len(live):
             corpus.engage(batch.items, batch.times_ms, batch.histories)
             continue
-        conditions = sample_conditions(corpus, batch.items, random)
+        rows, conditions = sample_conditions(
+            corpus, batch.items, random, settings.conditions, settings.condition_sampling, settings.unconditioned
+        )
         candidates = sample_candidates(
             corpus, batch.items, conditions, live, random, settings.uniform, settings.same_condition
         )
-        streaming, covisits = [], []
+        slices, streaming, covisits = [], [], []
         places = corpus.places(candidates.items)
-        for slice_start in range(0, len(batch), settings.slice_):
-            rows = slice(slice_start, slice_start + settings.slice_)
-            streaming.append(corpus.streaming(candidates.items, int(batch.times_ms[rows][0])))
-            found = corpus.covisits.features(batch.histories[rows], batch.times_ms[rows], places)
-            covisits.append(found._replace(owners=found.owners + slice_start))
-            corpus.engage(batch.items[rows], batch.times_ms[rows], batch.histories[rows])
-        joined = CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True)))
-        yield PreparedBatch(batch, conditions, candidates, streaming, joined)
+        for begin in range(0, len(batch), settings.slice_):
+            passed = slice(begin, begin + settings.slice_)
+            first, last = np.searchsorted(rows, (begin, begin + settings.slice_))
+            slices.append(int(last - first))
+            streaming.append(corpus.streaming(candidates.items, int(batch.times_ms[begin])))
+            found = corpus.covisits.features(batch.histories[passed], batch.times_ms[passed], places)
+            covisits.append(found._replace(owners=found.owners + begin))
+            corpus.engage(batch.items[passed], batch.times_ms[passed], batch.histories[passed])
+        yield PreparedBatch(
+            len(batch),
+            batch[rows],
+            conditions,
+            replace(candidates, positives=candidates.positives[rows]),
+            slices,
+            streaming,
+            _of_rows(CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True))), rows),
+        )
+
+
+def _of_rows(covisits: CovisitFeatures, rows: Ints) -> CovisitFeatures:
+    """Return the entries of each row's example."""
+    begins, ends = np.searchsorted(covisits.owners, rows), np.searchsorted(covisits.owners, rows, side="right")
+    counts = ends - begins
+    entries = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
+    owners = np.repeat(np.arange(len(rows)), counts)
+    return CovisitFeatures(owners, covisits.items[entries], covisits.values[entries])

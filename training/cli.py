@@ -21,6 +21,7 @@ from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.evaluation.prequential import Protocol, evaluate_prequential
 from training.evaluation.report import report
+from training.methods import DEFAULT, METHODS
 from training.refresh import Trainer
 
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -114,6 +115,7 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
     "--protocol", type=click.Choice(["prequential", "leave-last-out"]), default="prequential", show_default=True
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option("--since", metavar="TIME", help="Leave out earlier engagements.")
 @click.option("--warmup-until", metavar="TIME", help="Queries begin here; default: two thirds into the log.")
 @click.option("--until", metavar="TIME", help="Queries end here; default: the end of the log.")
 @click.option("--refresh", default="10m", show_default=True, help="10m, 1h, 1d … or never.")
@@ -131,35 +133,45 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
     show_default=True,
     help="Ask for this many groups of topics with common readers, too (prequential).",
 )
+@click.option("--methods", default=",".join(DEFAULT), show_default=True, help="Comma-separated; `all` for every one.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def evaluate(
     engagements: Path,
     items: Path,
     protocol: str,
     json_path: Path | None,
+    since: str | None,
     warmup_until: str | None,
     until: str | None,
     refresh: str,
     live_for: str,
     max_queries: int,
     coarse_topics: int,
+    methods: str,
     seed: int,
 ) -> None:
     """Compare conditional retrieval with popularity and learned retrieval on data files."""
     refresh_ms = None if refresh == "never" else parse_duration("--refresh", refresh)
     live_for_ms = parse_duration("--live-for", live_for)
     warmup_ms, until_ms = parse_instant("--warmup-until", warmup_until), parse_instant("--until", until)
-    table = read_engagements(engagements)
+    table = read_engagements(engagements).since(parse_instant("--since", since) or 0)
     if len(table) < 2:
         raise UsageError(f"{engagements}: {len(table)} engagements are too few to evaluate on")
     catalogue = known_by(read_items(items), table)
     learning, bars = LearningSettings(seed=seed, live_for_ms=live_for_ms), Bars(hidden=False)
+    compared = list(METHODS) if methods == "all" else methods.split(",")
     if protocol == "leave-last-out":
-        rankings = {"fine": evaluate_leave_last_out(table, catalogue, max_queries, learning, bars)}
+        rankings = {"fine": evaluate_leave_last_out(table, catalogue, max_queries, learning, bars, compared)}
     else:
         first, last = int(table.occurred_ms[0]), int(table.occurred_ms[-1]) + 1
         times = Protocol(
-            warmup_ms or first + (last - first) * 2 // 3, until_ms or last, refresh_ms, max_queries, coarse_topics, seed
+            warmup_ms or first + (last - first) * 2 // 3,
+            until_ms or last,
+            refresh_ms,
+            max_queries,
+            coarse_topics,
+            compared,
+            seed,
         )
         if not first < times.warmup_until_ms < times.until_ms:
             raise UsageError("--warmup-until must lie between the first engagement and --until")

@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from headwater.fold import UserState
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
 from training.learner import Learner
-from training.towers import Towers, TowerSizes
+from training.towers import Towers
 
 PARITY = 1e-5
 GOLDEN_ROWS = 64
@@ -69,7 +70,7 @@ def export_bundle(
     manifest = Manifest(
         version=new_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        conditional=learner.towers.sizes.conditional,
+        fusion=learner.towers.sizes.fusion,
         dimension=learner.settings.dimension,
         tensors={name: tensor_specs(staging / name) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE)},
         training_offsets=offsets,
@@ -85,7 +86,7 @@ def _compact(learner: Learner) -> tuple[Vocabulary, Towers]:
     kept = numbers[learner.gated(numbers) > 0]
     vocabulary = Vocabulary(tuple(corpus.topics), tuple(corpus.items[number - 1].item_id for number in kept.tolist()))
     old = learner.towers.sizes
-    towers = Towers(TowerSizes(len(corpus.topics), len(kept), old.numeric, old.dimension, old.hidden, old.conditional))
+    towers = Towers(replace(old, topics=len(corpus.topics), items=len(kept)))
     item_rows = torch.from_numpy(np.concatenate(([0], kept)))
     topic_rows = torch.arange(len(corpus.topics) + 1)
     with torch.no_grad():

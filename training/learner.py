@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from headwater.covisits import COVISITS
 from headwater.features import STREAMING, Features
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
@@ -21,20 +22,21 @@ class Learner:
 
     Args:
         corpus: Items and their activity.
-        conditional: False trains learned retrieval, which never sees the condition.
     """
 
-    def __init__(self, corpus: Corpus, settings: LearningSettings, conditional: bool = True) -> None:
+    def __init__(self, corpus: Corpus, settings: LearningSettings) -> None:
         self.corpus = corpus
         self.settings = settings
         torch.manual_seed(settings.seed)
-        self.towers = Towers(self._sizes(conditional))
+        self.towers = Towers(self._sizes())
+        used = (settings.dimension, 1.0), (STREAMING, float(settings.streaming)), (COVISITS, float(settings.covisits))
+        self._used = torch.cat([torch.full((width,), share) for width, share in used])
         self._make_optimisers()
 
-    def _sizes(self, conditional: bool) -> TowerSizes:
+    def _sizes(self) -> TowerSizes:
         capacity = len(self.corpus.alive) - 1
         topics = max(64, 1 << (len(self.corpus.topics)).bit_length())
-        return TowerSizes(topics, capacity, 0, self.settings.dimension, conditional=conditional)
+        return TowerSizes(topics, capacity, 0, self.settings.dimension, fusion=self.settings.fusion)
 
     def _make_optimisers(self) -> None:
         sparse = [self.towers.user.history.weight, self.towers.item.own.weight]
@@ -45,7 +47,7 @@ class Learner:
 
     def fit_vocabulary(self) -> None:
         """Grow the tables when the corpus outgrew them; the weights stay, the optimisers start anew."""
-        sizes = self._sizes(self.towers.sizes.conditional)
+        sizes = self._sizes()
         if sizes.items > self.towers.sizes.items or sizes.topics > self.towers.sizes.topics:
             self.towers = self.towers.grown(sizes)
             self._make_optimisers()
@@ -74,29 +76,39 @@ class Learner:
 
     def step(self, batch: PreparedBatch) -> float:
         """Learn from one batch; return its loss."""
-        examples, candidates, dimension = batch.examples, batch.candidates, self.settings.dimension
-        user = self.towers.user(*self.user_inputs(examples.features, batch.conditions))  # (B, D + S)
+        candidates = batch.candidates
+        user = self._embed_users(batch.examples.features, batch.conditions)  # (R, D + S + V)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
-        weights = user[:, dimension : dimension + STREAMING].split(self.settings.slice_)
-        streaming = [w @ torch.from_numpy(s).T for w, s in zip(weights, batch.streaming, strict=True)]
-        owners, places = torch.from_numpy(batch.covisits.owners), torch.from_numpy(batch.covisits.items)
-        paired = (torch.from_numpy(batch.covisits.values) * user[owners, dimension + STREAMING :]).sum(1)  # (E,)
-        logits = user[:, :dimension] @ item.T + torch.cat(streaming) - torch.from_numpy(candidates.log_q)  # (B, C)
-        logits = logits.index_put((owners, places), paired, accumulate=True)
+        logits = self._scores(user, item, batch) - torch.from_numpy(candidates.log_q)  # (R, C)
         positives = torch.from_numpy(candidates.positives)
         loss = functional.cross_entropy(logits, positives)
-        if self.towers.sizes.conditional:
-            topics = torch.from_numpy(self.corpus.item_topics[candidates.items])  # (C, T)
-            conditions = torch.from_numpy(batch.conditions)
-            on_topic = (topics[None] == conditions[:, None, None]).any(-1)  # (B, C)
-            within = logits.masked_fill(~on_topic, -1e9)
-            loss = loss + self.settings.within_topic * functional.cross_entropy(within, positives)
+        if self.settings.auxiliary:
+            loss = loss + self.settings.auxiliary * self._auxiliary_loss(user, torch.from_numpy(batch.conditions))
         self.dense.zero_grad()
         self.sparse.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.dense.step()
         self.sparse.step()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def _embed_users(self, features: Features, conditions: Ints) -> Tensor:
+        embeddings: Tensor = self.towers.user(*self.user_inputs(features, conditions)) * self._used
+        return embeddings
+
+    def _auxiliary_loss(self, user: Tensor, conditions: Tensor) -> Tensor:
+        """Return how badly the taste half (R, D / 2) tells which topic was asked for."""
+        asked = conditions > 0
+        taste = user[asked, self.towers.sizes.topical : self.settings.dimension]
+        return functional.cross_entropy(taste @ self.towers.item.taste.weight.T, conditions[asked])
+
+    def _scores(self, user: Tensor, item: Tensor, batch: PreparedBatch) -> Tensor:
+        static, streaming, covisits = torch.split(user, [self.settings.dimension, STREAMING, COVISITS], dim=1)
+        parts = torch.split(streaming, batch.slices)
+        moving = [part @ torch.from_numpy(read).T for part, read in zip(parts, batch.streaming, strict=True)]
+        rows, places = torch.from_numpy(batch.covisits.owners), torch.from_numpy(batch.covisits.items)
+        paired = (torch.from_numpy(batch.covisits.values) * covisits[rows]).sum(1)  # (E,)
+        scores = static @ item.T + torch.cat(moving)  # (R, C)
+        return scores.index_put((rows, places), paired, accumulate=True)
 
     def state(self) -> dict[str, Any]:
         """Return weights, optimiser states and table sizes."""
@@ -117,8 +129,8 @@ class Learner:
 
     @torch.no_grad()
     def embed_users(self, features: Features, conditions: Ints) -> npt.NDArray[np.float32]:
-        """Return user embeddings (B, D + STREAMING)."""
-        embeddings: npt.NDArray[np.float32] = self.towers.user(*self.user_inputs(features, conditions)).numpy()
+        """Return user embeddings (B, D + STREAMING + COVISITS)."""
+        embeddings: npt.NDArray[np.float32] = self._embed_users(features, conditions).numpy()
         return embeddings
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from headwater.names import ENGAGEMENTS
 from headwater.rotation import Rotation
 from headwater.settings import Settings
 from headwater.user_record import UserRecord
-from training.batches import LearningSettings, prepare, sample_conditions
+from training.batches import LearningSettings, prepare
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Corpus
 from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
@@ -27,6 +27,7 @@ from training.export import GOLDEN_ROWS, export_bundle
 from training.gate import CANDIDATE, LIVE, decide
 from training.learner import Learner
 from training.log import LogReader
+from training.sampling import sample_conditions
 
 SLICE_SHARE = 0.1
 MAX_SLICE = 2_000
@@ -152,7 +153,7 @@ class Trainer:
         done = 0
         for batch in prepare(self.corpus, examples, self.learning, random):
             learner.step(batch)
-            done += len(batch.examples)
+            done += batch.count
             self.progress("training", done, len(examples))
 
     def _rank(self, learner: Learner, newest: Examples) -> Ranking:
@@ -161,7 +162,7 @@ class Trainer:
         if len(rows) > MAX_RANKED:
             rows = np.sort(random.choice(rows, MAX_RANKED, replace=False))
         asked = newest[rows]
-        conditions = sample_conditions(self.corpus, asked.items, random)
+        _, conditions = sample_conditions(self.corpus, asked.items, random)
         scorers: dict[str, Scorer] = {CANDIDATE: LearnerScorer(learner)}
         live = self._live_bundle()
         if live is not None:

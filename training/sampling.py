@@ -1,5 +1,6 @@
-"""Negatives and their sampling probabilities."""
+"""Conditions, negatives and their sampling probabilities."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,12 @@ from training.corpus import Corpus
 Ints = npt.NDArray[np.int64]
 POPULARITY_WINDOW = 2
 SMOOTHING = 0.1
+CONDITION_WEIGHTS: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
+    "random": np.ones_like,
+    "popular": lambda share: share,
+    "stratified": lambda share: 1.0 / np.maximum(share, 1e-9),
+}
+"""From the shares of topics among a batch's items to the odds of asking for them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,42 @@ class Candidates:
     items: Ints
     log_q: npt.NDArray[np.float32]
     positives: Ints
+
+
+def sample_conditions(
+    corpus: Corpus,
+    items: Ints,
+    random: np.random.Generator,
+    most: int = 1,
+    sampling: str = "random",
+    unconditioned: bool = False,
+) -> tuple[Ints, Ints]:
+    """Draw up to `most` different topics of each item.
+
+    Args:
+        corpus: The items.
+        items: (N,) numbers.
+        random: Source of chance.
+        most: Topics of one item.
+        sampling: `random` draws each of an item's topics as likely; `popular` in proportion to the items that carry
+            it; `stratified` in inverse proportion, so that narrow topics are asked for as often as broad ones.
+        unconditioned: Ask for each item without a condition, too.
+
+    Returns:
+        rows (R,) of `items`, ascending, and topics (R,), 0 for no condition, as of an item without topics.
+    """
+    topics = corpus.item_topics[items]  # (N, T)
+    odds = CONDITION_WEIGHTS[sampling](np.bincount(topics.ravel()) / len(items))
+    race = np.where(topics > 0, random.exponential(size=topics.shape) / odds[topics], np.inf)
+    drawn = np.take_along_axis(topics, np.argsort(race, axis=1)[:, :most], axis=1)  # (N, most)
+    asked = drawn > 0
+    if unconditioned:
+        drawn, asked = np.pad(drawn, ((0, 0), (0, 1))), np.pad(asked, ((0, 0), (0, 1)), constant_values=True)
+    else:
+        asked[:, 0] = True
+    rows, columns = np.nonzero(asked)
+    conditions: Ints = drawn[rows, columns]
+    return rows, conditions
 
 
 def sample_candidates(

@@ -12,7 +12,7 @@ from headwater.events import Engagement, Item
 from headwater.features import Query, encode_items, encode_queries
 from headwater.simulator import HOUR_MS, World
 from headwater.user_record import UserRecord
-from training.batches import LearningSettings, prepare, sample_conditions
+from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.prequential import learn
@@ -21,6 +21,7 @@ from training.evaluation.scorers import BundleScorer, LearnerScorer
 from training.examples import Examples, Logged, build_examples
 from training.export import export_bundle
 from training.learner import Learner
+from training.sampling import sample_conditions
 
 SETTINGS = LearningSettings(batch=128, uniform=64, same_condition=64)
 
@@ -58,15 +59,18 @@ def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
     corpus, examples, users = world
     corpus.forget_activity()
     cut = len(examples) - 400
-    learners = {"conditional": Learner(corpus, SETTINGS), "unconditional": Learner(corpus, SETTINGS, conditional=False)}
-    learn(learners, corpus, examples[:cut], SETTINGS, np.random.default_rng(0))
+    learners = {
+        "conditional": Learner(corpus, SETTINGS),
+        "unconditional": Learner(corpus, replace(SETTINGS, fusion="alone")),
+    }
+    learn(learners, corpus, examples[:cut], np.random.default_rng(0))
     states = [record.state for record in users.values()]
     path = export_bundle(learners["conditional"], tmp_path, states, int(examples.times_ms[-1]), {}, {})
     bundle = Bundle.load(path)
 
     rows = np.arange(cut, len(examples))[~examples.repeats[cut:]]
     asked = examples[rows]
-    conditions = sample_conditions(corpus, asked.items, np.random.default_rng(0))
+    _, conditions = sample_conditions(corpus, asked.items, np.random.default_rng(0))
     ranking = Ranking(corpus, None, overfetch=("unconditional",))
     counts = SlidingCounts(examples.items, examples.times_ms, len(corpus) + 1)
     scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.covisits import COVISITS, DEPTH, HALF_LIVES_MS, SUCCESSORS, Covisits
+from headwater.covisits import COVISITS, DEPTH, HALF_LIVES_MS, HELD, SUCCESSORS, Covisits
 from headwater.events import Engagement
 from headwater.fold import EMPTY, fold
 from headwater.item_covisits import ItemCovisits
@@ -32,7 +32,7 @@ def plainly(log: list[tuple[int, int, list[int]]], history: list[int], now_ms: i
     for item, at_ms, before in zip(*arrays(log), strict=True):
         for position, source in enumerate(before):
             if source and source != item:
-                decay = np.exp2(-(now_ms - at_ms) / np.array(HALF_LIVES_MS))
+                decay = np.exp2(-(now_ms - at_ms) / np.array(HALF_LIVES_MS[:HELD]))
                 counts[int(source), int(item)] += decay * [position == 0, position == 0, 1]
     features = {}
     for item in range(1, 10):
@@ -71,16 +71,16 @@ def test_features_equal_their_definition(log: list[tuple[int, int, list[int]]], 
 
 def test_only_wanted_items_are_named_by_their_places() -> None:
     covisits = Covisits()
-    covisits.engage(np.array([2, 3]), np.array([T0, T0]), np.array([[1, 0, 0, 0, 0]] * 2))
+    covisits.engage(np.array([2, 3]), np.array([T0, T0]), np.array([[1] + [0] * (DEPTH - 1)] * 2))
     places = np.array([-1, -1, -1, 7])
-    found = covisits.features(np.array([[1, 0, 0, 0, 0]]), np.array([T0]), places)
+    found = covisits.features(np.array([[1] + [0] * (DEPTH - 1)]), np.array([T0]), places)
     assert found.items.tolist() == [7]
     assert found.values.shape == (1, COVISITS)
 
 
 def test_the_weakest_successor_makes_room() -> None:
     covisits = Covisits()
-    history = np.array([[1, 0, 0, 0, 0]])
+    history = np.array([[1] + [0] * (DEPTH - 1)])
     for item in range(2, SUCCESSORS + 2):
         for _ in range(1 if item == 9 else 2):
             covisits.engage(np.array([item]), np.array([T0]), history)
@@ -92,13 +92,13 @@ def test_the_weakest_successor_makes_room() -> None:
 def test_a_file_restores_and_forgetting_keeps_what_is_active() -> None:
     covisits = Covisits()
     for number in range(1, 400):
-        covisits.engage(np.array([number + 1]), np.array([T0 + number]), np.array([[number, 0, 0, 0, 0]]))
-    history, now = np.array([[398, 397, 0, 0, 0]]), np.array([T0 + 1000])
+        covisits.engage(np.array([number + 1]), np.array([T0 + number]), np.array([[number] + [0] * (DEPTH - 1)]))
+    history, now = np.array([[398, 397] + [0] * (DEPTH - 2)]), np.array([T0 + 1000])
     restored = Covisits.of(covisits.arrays())
     assert restored.features(history, now).values == pytest.approx(covisits.features(history, now).values)
     kept, names = covisits.renumbered(covisits.active(T0 + 390))
     assert names.tolist() == list(range(390, 401))
-    renamed = np.array([[names.tolist().index(398) + 1, names.tolist().index(397) + 1, 0, 0, 0]])
+    renamed = np.array([[names.tolist().index(398) + 1, names.tolist().index(397) + 1] + [0] * (DEPTH - 2)])
     assert kept.features(renamed, now).values == pytest.approx(covisits.features(history, now).values)
 
 

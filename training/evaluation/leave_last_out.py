@@ -1,5 +1,6 @@
 """The leave-last-out protocol: every user's last engagement is held out, for data without a common clock."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,11 @@ from headwater.user_record import UserRecord
 from training.batches import LearningSettings
 from training.corpus import Corpus
 from training.evaluation.popularity import SlidingCounts
-from training.evaluation.prequential import CONDITIONAL, UNCONDITIONAL, Progress, learn
+from training.evaluation.prequential import Progress, learn, learners_of
 from training.evaluation.ranking import Counting, Ranking
 from training.evaluation.scorers import LearnerScorer
 from training.examples import Examples, Logged, build_examples
-from training.learner import Learner
+from training.methods import DEFAULT, UNCONDITIONAL
 
 EPOCHS = 15
 
@@ -26,6 +27,7 @@ def evaluate_leave_last_out(
     max_queries: int,
     settings: LearningSettings,
     progress: Progress,
+    methods: Sequence[str] = DEFAULT,
     epochs: int = EPOCHS,
 ) -> Ranking:
     """Return the ranking of every method; one query for each topic of each held-out item.
@@ -40,11 +42,11 @@ def evaluate_leave_last_out(
     users: dict[str, UserRecord] = {}
     kept = (Logged(engagement, 0, row) for row, engagement in enumerate(engagements.events()) if row not in held_out)
     log = build_examples(users, corpus, kept)
-    learners = {CONDITIONAL: Learner(corpus, settings), UNCONDITIONAL: Learner(corpus, settings, conditional=False)}
+    learners = learners_of(methods, corpus, settings)
     random = np.random.default_rng(settings.seed)
     for epoch in range(epochs):
         corpus.forget_activity()
-        learn(learners, corpus, log, settings, random)
+        learn(learners, corpus, log, random)
         progress("epochs", epoch + 1, epochs)
 
     asked, conditions = _queries(engagements, sorted(held_out), corpus, users)

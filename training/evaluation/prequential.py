@@ -1,12 +1,13 @@
 """The prequential protocol: warm up, then rank, learn, rank, learn, in order of time."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from headwater.datafiles import EngagementTable
+from headwater.errors import UsageError
 from headwater.events import Item
 from headwater.user_record import UserRecord
 from training.batches import LearningSettings, prepare
@@ -17,9 +18,8 @@ from training.evaluation.ranking import Counting, Ranking
 from training.evaluation.scorers import LearnerScorer
 from training.examples import Examples, Logged, build_examples
 from training.learner import Learner
+from training.methods import DEFAULT, METHODS, UNCONDITIONAL
 
-CONDITIONAL = "conditional"
-UNCONDITIONAL = "learned-retrieval"
 WIDTHS = ("fine", "coarse")
 Progress = Callable[[str, int, int], None]
 
@@ -33,6 +33,7 @@ class Protocol:
         refresh_ms: Time between refreshes of the parameters; None never refreshes after the warm-up.
         max_queries: Queries are sampled evenly down to this number.
         coarse_topics: Number of coarse topics that items carry besides their own; 0 leaves them out.
+        methods: Names of `METHODS`.
     """
 
     warmup_until_ms: int
@@ -40,6 +41,7 @@ class Protocol:
     refresh_ms: int | None
     max_queries: int
     coarse_topics: int = 0
+    methods: Sequence[str] = DEFAULT
     seed: int = 0
 
 
@@ -53,10 +55,10 @@ def evaluate_prequential(
     for item in items:
         corpus.put(item)
     log = _examples(engagements, corpus, protocol.until_ms, progress)
-    learners = {CONDITIONAL: Learner(corpus, settings), UNCONDITIONAL: Learner(corpus, settings, conditional=False)}
+    learners = learners_of(protocol.methods, corpus, settings)
     random = np.random.default_rng(protocol.seed)
     warm = int(np.searchsorted(log.times_ms, protocol.warmup_until_ms))
-    learn(learners, corpus, log[:warm], settings, random, lambda done: progress("warm-up", done, warm))
+    learn(learners, corpus, log[:warm], random, lambda done: progress("warm-up", done, warm))
 
     queries = _queries(log, warm, protocol, corpus, np.random.default_rng(protocol.seed))
     widths = WIDTHS[: 2 if protocol.coarse_topics else 1]
@@ -76,26 +78,44 @@ def evaluate_prequential(
             rankings[width].rank(scorers, asked, conditions, asked.seen(), before)
             corpus.restore(now)
         if protocol.refresh_ms:
-            learn(learners, corpus, log[first:last], settings, random)
+            learn(learners, corpus, log[first:last], random)
         progress("evaluation", last - warm, len(log) - warm)
     return rankings
+
+
+def learners_of(methods: Sequence[str], corpus: Corpus, settings: LearningSettings) -> dict[str, Learner]:
+    """Return a learner of each method.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise UsageError(f"no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    return {name: Learner(corpus, replace(settings, **METHODS[name])) for name in methods}
 
 
 def learn(
     learners: Mapping[str, Learner],
     corpus: Corpus,
     examples: Examples,
-    settings: LearningSettings,
     random: np.random.Generator,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Train every learner on the same batches."""
-    done = 0
-    for batch in prepare(corpus, examples, settings, random):
-        for learner in learners.values():
-            learner.step(batch)
-        done += len(batch.examples)
-        progress(done)
+    """Train every learner; those that sample alike see the same batches."""
+    alike: dict[LearningSettings, list[Learner]] = {}
+    for learner in learners.values():
+        alike.setdefault(learner.settings.of_batches(), []).append(learner)
+    before = corpus.activity() if len(alike) > 1 else None
+    for group, (settings, members) in enumerate(alike.items()):
+        if group and before is not None:
+            corpus.restore(before)
+        done = 0
+        for batch in prepare(corpus, examples, settings, random):
+            for learner in members:
+                learner.step(batch)
+            done += batch.count
+            progress((len(examples) * group + done) // len(alike))
 
 
 def _examples(engagements: EngagementTable, corpus: Corpus, until_ms: int, progress: Progress) -> Examples:

@@ -12,22 +12,11 @@ import numpy as np
 from headwater.datafiles import EngagementTable
 from headwater.errors import UsageError
 from training.evaluation.comparison import Comparison, compared
+from training.evaluation.popularity import WINDOWS_MS
 from training.evaluation.ranking import Ranking
 from training.evaluation.table import Row, rendered
 
 HOUR_MS = 3_600_000
-ROW_ORDER = (
-    "popularity-10m",
-    "popularity-1h",
-    "popularity-3h",
-    "popularity-24h",
-    "learned-retrieval",
-    "learned-retrieval+overfetch200",
-    "learned-retrieval+filter",
-    "conditional",
-    "conditional+filter",
-)
-COMPARED = ("conditional", "conditional+filter", "learned-retrieval+filter")
 
 
 def report(
@@ -52,7 +41,7 @@ def report(
 
 
 def _reported(width: str, ranking: Ranking, seed: int) -> dict[str, Any]:
-    rows = [ranking.row(name) for name in ROW_ORDER]
+    rows = list(ranking.rows.values())
     if width != "fine":
         click.echo(f"\n{width} topics:")
     click.echo(rendered(rows))
@@ -69,10 +58,10 @@ def _reported(width: str, ranking: Ranking, seed: int) -> dict[str, Any]:
 
 def _comparisons(ranking: Ranking, rows: list[Row], seed: int) -> list[Comparison]:
     """Return the gains over the best popularity window, hours drawn as blocks."""
-    popularity = [row for row in rows if row.name.startswith("popularity")]
+    popularity = [row for row in rows if row.name in WINDOWS_MS]
     best = max(popularity, key=lambda row: row.figures()["mrr"])
     hours = np.array(ranking.asked_ms, dtype=np.int64) // HOUR_MS
-    return [each for name in COMPARED for each in compared(ranking.row(name), best, hours, seed)]
+    return [each for row in rows if row.name not in WINDOWS_MS for each in compared(row, best, hours, seed)]
 
 
 def _young(ranking: Ranking, engagements: EngagementTable) -> list[dict[str, Any]]:
@@ -83,7 +72,7 @@ def _young(ranking: Ranking, engagements: EngagementTable) -> list[dict[str, Any
     known = ranking.corpus.items
     ages = [asked - first[known[item - 1].item_id] for asked, item in zip(ranking.asked_ms, ranking.items, strict=True)]
     young = np.array(ages, dtype=np.int64) < HOUR_MS
-    rows = [ranking.row(name).of(young) for name in ROW_ORDER]
+    rows = [row.of(young) for row in ranking.rows.values()]
     if young.any():
         click.echo(f"{int(young.sum())} of these on items first engaged with less than an hour ago:")
         click.echo(rendered(rows))

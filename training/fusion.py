@@ -1,0 +1,137 @@
+"""How the condition meets the person in the user tower: one module a way, chosen by name.
+
+Each maps the person (B, P) and the condition (B,), 0 for none, to a user embedding (B, width) whose first `topical`
+dimensions meet what an item is about.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CONDITION = 32
+EXPERTS = 4
+
+
+@dataclass(frozen=True)
+class FusionSizes:
+    """Shapes: `person` in, `width` out, `topical` of it leading; `topics` conditions; `hidden` units between."""
+
+    person: int
+    topics: int
+    width: int
+    topical: int
+    hidden: int
+
+
+def _mlp(inputs: int, hidden: int, width: int) -> nn.Sequential:
+    """Return a perceptron that starts close to zero."""
+    last = nn.Linear(hidden, width)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), last)
+
+
+def _conditions(topics: int, width: int = CONDITION) -> nn.Embedding:
+    table = nn.Embedding(topics + 1, width)
+    nn.init.normal_(table.weight, std=0.3)
+    return table
+
+
+class Steer(nn.Module):
+    """The condition points in its topic's direction, in dimensions of its own; the person fills all others."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        self.mlp = _mlp(sizes.person, sizes.hidden, sizes.width - sizes.topical)
+        self.direction = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        return torch.cat((self.direction(condition), self.mlp(person)), dim=1)
+
+
+class Alone(nn.Module):
+    """The person alone: learned retrieval, which never sees the condition."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        self.mlp = _mlp(sizes.person, sizes.hidden, sizes.width)
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        mixed: Tensor = self.mlp(person)
+        return mixed
+
+
+class Sum(nn.Module):
+    """Fusion at embedding level: a vector of the condition is added to the person's."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        self.mlp = _mlp(sizes.person, sizes.hidden, sizes.width)
+        self.added = _conditions(sizes.topics, sizes.width)
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        mixed: Tensor = self.mlp(person) + self.added(condition)
+        return mixed
+
+
+class Concatenation(nn.Module):
+    """Person and condition side by side through a perceptron (arXiv 2508.16793)."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        self.condition = _conditions(sizes.topics)
+        self.mlp = _mlp(sizes.person + CONDITION, sizes.hidden, sizes.width)
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        mixed: Tensor = self.mlp(torch.cat((person, self.condition(condition)), dim=1))
+        return mixed
+
+
+class Cross(nn.Module):
+    """Two cross layers over person and condition before the perceptron (DCN V2, arXiv 2008.13535)."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        both = sizes.person + CONDITION
+        self.condition = _conditions(sizes.topics)
+        self.crosses = nn.ModuleList(nn.Linear(both, both) for _ in range(2))
+        self.mlp = _mlp(both, sizes.hidden, sizes.width)
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        first = torch.cat((person, self.condition(condition)), dim=1)
+        crossed = first
+        for cross in self.crosses:
+            crossed = first * cross(crossed) + crossed
+        mixed: Tensor = self.mlp(crossed)
+        return mixed
+
+
+class Experts(nn.Module):
+    """The condition mixes experts that scale the singular values of one weight matrix (Transformer², arXiv 2501.06252)."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        self.into = nn.Linear(sizes.person, sizes.hidden)
+        self.last = _mlp(sizes.hidden, sizes.hidden, sizes.width)
+        left, values, right = torch.linalg.svd(torch.randn(sizes.hidden, sizes.hidden) / sizes.hidden**0.5)
+        self.left, self.values, self.right = nn.Parameter(left), nn.Parameter(values), nn.Parameter(right)
+        self.scales = nn.Parameter(torch.zeros(EXPERTS, sizes.hidden))
+        self.mixture = _conditions(sizes.topics, EXPERTS)
+        self.added = _conditions(sizes.topics, sizes.width)
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        scales = 1.0 + torch.softmax(self.mixture(condition), dim=1) @ self.scales  # (B, hidden)
+        turned = (nn.functional.gelu(self.into(person)) @ self.right.T) * (self.values * scales) @ self.left.T
+        mixed: Tensor = self.last(turned) + self.added(condition)
+        return mixed
+
+
+FUSIONS: dict[str, type[nn.Module]] = {
+    "steer": Steer,
+    "alone": Alone,
+    "sum": Sum,
+    "concatenation": Concatenation,
+    "cross": Cross,
+    "experts": Experts,
+}
