@@ -27,6 +27,7 @@ FIGURES = RESULTS / "quality"
 NEWS = ("--engagements", f"{DATA}/globo/engagements.parquet", "--items", f"{DATA}/globo/items.parquet")
 MOVIES = ("--engagements", f"{DATA}/ml-latest-small/ratings.csv", "--items", f"{DATA}/ml-latest-small/movies.csv")
 REPORT_DAYS = ("--warmup-until", "2017-10-11", "--until", "2017-10-13")
+DEVELOPMENT_DAY = ("--since", "2017-10-07", "--warmup-until", "2017-10-09", "--until", "2017-10-10")
 SEEDS = (0, 1, 2)
 COLUMNS = ("recall@1", "recall@3", "recall@10", "recall@50", "mrr", "topic_match@50")
 
@@ -59,10 +60,16 @@ EXPERIMENTS = (
         Experiment(
             f"news-{refresh}",
             f"The same with live features and parameters refreshed: {refresh}",
-            (*NEWS, *REPORT_DAYS, "--refresh", refresh, "--max-queries", "10000"),
+            (*NEWS, *REPORT_DAYS, "--refresh", refresh, "--max-queries", "10000", "--methods", "conditional"),
             seeds=(0,),
         )
-        for refresh in ("1h", "1d", "never")
+        for refresh in ("1m", "10m", "1h", "1d", "never")
+    ),
+    Experiment(
+        "methods",
+        "Every method on a development day: news clicks of 9 October after two days' warm-up",
+        (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "6000", "--methods", "all"),
+        seeds=(0,),
     ),
     Experiment(
         "movies", "MovieLens latest-small, each user's last film held out", (*MOVIES, "--protocol", "leave-last-out")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from headwater.covisits import COVISITS
+from headwater.covisit_features import COVISITS
 from headwater.durable import digest, publish_directory
 from headwater.errors import BundleNotFound, BundleRefused
 from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features

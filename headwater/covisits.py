@@ -7,47 +7,37 @@ are more dimensions of the same inner product.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from headwater.covisit_features import (
+    COUNTS,
+    COVISITS,
+    DEPTH,
+    HALF_LIVES_MS,
+    HELD,
+    MIN_COUNT,
+    NEAR,
+    SPREAD,
+    SUCCESSORS,
+    CovisitFeatures,
+)
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.int32]
 
-DEPTH = 10
-"""Newest engagements whose successors count."""
-SUCCESSORS = 64
-"""Successors kept of an item."""
-HALF_LIVES_MS = (3_600_000, 86_400_000, 86_400_000, 86_400_000)
-"""Of the counts: directly after, in the short and in the long run; among the next `DEPTH`; and what keeps a place."""
-COUNTS = len(HALF_LIVES_MS)
-NEAR, HELD = 2, 3
-COVISITS = 8
-MIN_COUNT = 0.01
-SPREAD = 10.0
-LOGS_TO_ONE = math.e - 1.0
 FIRST_CAPACITY = 256
 MOST = DEPTH * SUCCESSORS
 PLACES = 2048
 """Of the hash table that unites the successors of one user's engagements; a power of two above `MOST`."""
+LOGS_TO_ONE = math.e - 1.0
 _ARRAYS = ("successors", "counts", "as_of_ms")
 _RATES = tuple(-math.log(2.0) / half_life for half_life in HALF_LIVES_MS)
 _EVERYTHING = np.empty(0, dtype=np.int64)
-
-
-class CovisitFeatures(NamedTuple):
-    """Sparse features (B, N, COVISITS): entry e belongs to user `owners[e]` and item `items[e]`, each pair once.
-
-    Attributes:
-        owners: (E,) ascending.
-    """
-
-    owners: Ints
-    items: Ints
-    values: Floats
 
 
 class Covisits:

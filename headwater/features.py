@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.activity import HALF_LIVES_MS, WINDOWS, decayed
-from headwater.covisits import COVISITS, DEPTH, SUCCESSORS
-from headwater.covisits import HALF_LIVES_MS as COVISIT_HALF_LIVES_MS
+from headwater.covisit_features import COVISITS, DEPTH, SUCCESSORS
+from headwater.covisit_features import HALF_LIVES_MS as COVISIT_HALF_LIVES_MS
 from headwater.events import Item
 from headwater.fold import HISTORY_LENGTH, TOPIC_HALF_LIFE_MS, UserState
 from headwater.vocabulary import UNKNOWN, Vocabulary

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisits import DEPTH, Covisits
+from headwater.covisit_features import DEPTH
+from headwater.covisits import Covisits
 from headwater.index.added_scores import AddedScores
 from headwater.successions import Succession
 

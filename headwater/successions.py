@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from headwater.covisits import DEPTH
+from headwater.covisit_features import DEPTH
 from headwater.events import Engagement
 from headwater.fold import Engaged, UserState
 

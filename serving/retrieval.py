@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headwater.covisits import COVISITS, DEPTH
+from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
 from headwater.errors import UnknownTopic
 from headwater.events import iso

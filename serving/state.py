@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from headwater.covisits import HALF_LIVES_MS, NEAR
+from headwater.covisit_features import HALF_LIVES_MS, NEAR
 from headwater.errors import HeadwaterError
 from headwater.generations import Generations
 from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS

@@ -8,7 +8,7 @@ import numpy as np
 
 import onnx
 from headwater.bundle import Manifest, Tower, publish_bundle
-from headwater.covisits import COVISITS
+from headwater.covisit_features import COVISITS
 from headwater.events import Item
 from headwater.features import STREAMING, USER_INPUTS, Query, encode_items, encode_queries
 from headwater.fold import EMPTY

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisits import CovisitFeatures
+from headwater.covisit_features import CovisitFeatures
 from training.corpus import Corpus
 from training.examples import Examples
 from training.sampling import Candidates, sample_candidates, sample_conditions
@@ -69,6 +69,8 @@ class PreparedBatch:
         slices: Rows of each slice.
         streaming: For each slice (C, STREAMING), read before the slice was counted.
         covisits: Sparse (R, C, COVISITS), likewise.
+        seen: Rows and places of candidates that the user engaged with before; they are no negatives, as they would not
+            be retrieved.
     """
 
     count: int
@@ -78,12 +80,25 @@ class PreparedBatch:
     slices: list[int]
     streaming: list[npt.NDArray[np.float32]]
     covisits: CovisitFeatures
+    seen: tuple[Ints, Ints]
 
 
 def prepare(
-    corpus: Corpus, examples: Examples, settings: LearningSettings, random: np.random.Generator
+    corpus: Corpus,
+    examples: Examples,
+    settings: LearningSettings,
+    random: np.random.Generator,
+    counted: bool = False,
 ) -> Iterator[PreparedBatch]:
-    """Yield batches in order of time; each example is counted in the corpus' activity as its slice has passed."""
+    """Yield batches in the order given.
+
+    Args:
+        corpus: The items; each example is counted in their activity as its slice has passed.
+        examples: In order of time, or `counted` already.
+        settings: How to sample.
+        random: Source of chance.
+        counted: The activity contains all of the examples; none is counted again.
+    """
     for start in range(0, len(examples), settings.batch):
         batch = examples[start : start + settings.batch]
         live = corpus.live(int(batch.times_ms[0]), settings.live_for_ms)
@@ -105,7 +120,11 @@ def prepare(
             streaming.append(corpus.streaming(candidates.items, int(batch.times_ms[begin])))
             found = corpus.covisits.features(batch.histories[passed], batch.times_ms[passed], places)
             covisits.append(found._replace(owners=found.owners + begin))
-            corpus.engage(batch.items[passed], batch.times_ms[passed], batch.histories[passed])
+            if not counted:
+                corpus.engage(batch.items[passed], batch.times_ms[passed], batch.histories[passed])
+        seen = places[batch.histories[rows]]  # (R, HISTORY)
+        seen[seen == candidates.positives[rows, None]] = -1
+        known = np.nonzero(seen >= 0)
         yield PreparedBatch(
             len(batch),
             batch[rows],
@@ -114,6 +133,7 @@ def prepare(
             slices,
             streaming,
             _of_rows(CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True))), rows),
+            (known[0], seen[known]),
         )
 
 

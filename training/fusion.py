@@ -62,6 +62,17 @@ class Alone(nn.Module):
         return mixed
 
 
+class Constant(nn.Module):
+    """Neither: one set of weights for everybody, which is logistic regression over the streaming features."""
+
+    def __init__(self, sizes: FusionSizes) -> None:
+        super().__init__()
+        self.width = sizes.width
+
+    def forward(self, person: Tensor, condition: Tensor) -> Tensor:
+        return person.new_zeros(len(person), self.width)
+
+
 class Sum(nn.Module):
     """Fusion at embedding level: a vector of the condition is added to the person's."""
 
@@ -130,6 +141,7 @@ class Experts(nn.Module):
 FUSIONS: dict[str, type[nn.Module]] = {
     "steer": Steer,
     "alone": Alone,
+    "constant": Constant,
     "sum": Sum,
     "concatenation": Concatenation,
     "cross": Cross,

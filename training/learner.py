@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headwater.covisits import COVISITS
+from headwater.covisit_features import COVISITS
 from headwater.features import STREAMING, Features
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
 from training.towers import Towers, TowerSizes
 
 Ints = npt.NDArray[np.int64]
+NEVER = -1e9
 
 
 class Learner:
@@ -80,6 +81,7 @@ class Learner:
         user = self._embed_users(batch.examples.features, batch.conditions)  # (R, D + S + V)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
         logits = self._scores(user, item, batch) - torch.from_numpy(candidates.log_q)  # (R, C)
+        logits[batch.seen] = NEVER
         positives = torch.from_numpy(candidates.positives)
         loss = functional.cross_entropy(logits, positives)
         if self.settings.auxiliary:

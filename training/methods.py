@@ -6,9 +6,11 @@ from typing import Any
 CONDITIONAL = "conditional"
 UNCONDITIONAL = "learned-retrieval"
 DEFAULT = (UNCONDITIONAL, CONDITIONAL)
+NOBODY = 2**62
 METHODS: Mapping[str, Mapping[str, Any]] = {
     UNCONDITIONAL: {"fusion": "alone"},
     CONDITIONAL: {},
+    "logistic-regression": {"fusion": "constant", "min_engagements": NOBODY},
     "fusion-sum": {"fusion": "sum"},
     "fusion-concatenation": {"fusion": "concatenation"},
     "fusion-cross": {"fusion": "cross"},
@@ -21,7 +23,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "few-negatives": {"same_condition": 128},
     "auxiliary-loss": {"auxiliary": 0.1},
     "ungated-ids": {"min_engagements": 0},
-    "no-ids": {"min_engagements": 2**31},
+    "no-ids": {"min_engagements": NOBODY},
     "no-streaming-features": {"streaming": False},
     "no-covisits": {"covisits": False},
     **{f"dimension-{dimension}": {"dimension": dimension} for dimension in (8, 16, 32, 128, 256)},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwater.activity import WINDOWS
-from headwater.covisits import COVISITS
+from headwater.covisit_features import COVISITS
 from headwater.features import CONTEXT, STREAMING
 from training.fusion import FUSIONS, FusionSizes, Steer
 

@@ -9,19 +9,22 @@ import pytest
 
 from headwater.events import Engagement, Item
 from headwater.simulator import HOUR_MS, World
+from training.evaluation.baselines import BASELINES
 
 ROWS = [
     "popularity-10m",
     "popularity-1h",
     "popularity-3h",
     "popularity-24h",
+    "co-visitation",
+    "co-visitation+filter",
     "learned-retrieval",
     "learned-retrieval+overfetch200",
     "learned-retrieval+filter",
     "conditional",
     "conditional+filter",
 ]
-FIGURES = {"name", "queries", "recall@1", "recall@3", "recall@10", "recall@50", "mrr", "topic_match@50"}
+FIGURES = {"name", "queries", "mrr", "ndcg@20", "topic_match@50", *(f"recall@{k}" for k in (1, 3, 10, 20, 50))}
 
 
 def evaluate(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -62,14 +65,16 @@ def test_the_table_and_its_json(files: tuple[str, str], tmp_path: Path, protocol
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(path.read_text())["rows"]
-    assert [row["name"] for row in rows] == ROWS
+    baselines = [f"{name}{ending}" for name in BASELINES for ending in ("", "+filter")]
+    expected = [*ROWS[:4], *(baselines if protocol == "leave-last-out" else []), *ROWS[4:]]
+    assert [row["name"] for row in rows] == expected
     assert all(set(row) == FIGURES for row in rows)
     assert len({row["queries"] for row in rows}) == 1
     by_name = {row["name"]: row for row in rows}
     assert by_name["conditional"]["topic_match@50"] > 0.8
     assert by_name["popularity-1h"]["topic_match@50"] == 1.0
     assert by_name["learned-retrieval"]["mrr"] <= by_name["learned-retrieval+filter"]["mrr"]
-    assert all(name in done.stdout for name in ROWS)
+    assert all(name in done.stdout for name in expected)
 
 
 def test_impossible_times_are_told(files: tuple[str, str]) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.covisits import COVISITS, DEPTH, HALF_LIVES_MS, HELD, SUCCESSORS, Covisits
+from headwater.covisit_features import COVISITS, DEPTH, HALF_LIVES_MS, HELD, SUCCESSORS
+from headwater.covisits import Covisits
 from headwater.events import Engagement
 from headwater.fold import EMPTY, fold
 from headwater.item_covisits import ItemCovisits

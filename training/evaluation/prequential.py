@@ -101,8 +101,9 @@ def learn(
     examples: Examples,
     random: np.random.Generator,
     progress: Callable[[int], None] = lambda done: None,
+    counted: bool = False,
 ) -> None:
-    """Train every learner; those that sample alike see the same batches."""
+    """Train every learner; those that sample alike see the same batches. `counted`: see `prepare`."""
     alike: dict[LearningSettings, list[Learner]] = {}
     for learner in learners.values():
         alike.setdefault(learner.settings.of_batches(), []).append(learner)
@@ -111,7 +112,7 @@ def learn(
         if group and before is not None:
             corpus.restore(before)
         done = 0
-        for batch in prepare(corpus, examples, settings, random):
+        for batch in prepare(corpus, examples, settings, random, counted):
             for learner in members:
                 learner.step(batch)
             done += batch.count

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisits import COVISITS
+from headwater.covisit_features import COVISITS, NEAR_LOG
 from headwater.features import STREAMING
 from training.corpus import Corpus
+from training.evaluation.baselines import Baseline
 from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
 from training.evaluation.scorers import Floats, Scorer
 from training.evaluation.table import Row
@@ -25,6 +26,7 @@ class Ranking:
 
     Attributes:
         overfetch: Names of scorers that also get a row `+overfetch200`.
+        baselines: More rows, by name.
         live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
         skipped: Queries whose engaged item was no candidate.
         asked_ms, items: Time and engaged item of each query that was ranked.
@@ -33,6 +35,7 @@ class Ranking:
     corpus: Corpus
     live_for_ms: int | None
     overfetch: Sequence[str] = ()
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     skipped: int = 0
     asked_ms: list[int] = field(default_factory=list)
@@ -80,11 +83,16 @@ class Ranking:
             self.items.append(int(examples.items[query]))
             on_topic = member[int(conditions[query])][live]
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
+            for name, baseline in self.baselines.items():
+                self._rank_scores(name, baseline.scores(np.asarray(seen[query]), live), place, on_topic)
             streaming = self.corpus.streaming(live, now_ms)
             history = examples.histories[query : query + 1]
             covisits = self.corpus.covisits.features(
                 history, examples.times_ms[query : query + 1], self.corpus.places(live)
             )
+            nearest = 1e-6 * counts.counts[0, live]  # ties go to the more popular one
+            nearest[covisits.items] += covisits.values[:, NEAR_LOG]
+            self._rank_scores("co-visitation", nearest, place, on_topic)
             for name in scorers:
                 user = users[name][query]
                 static, weights, pairwise = np.split(user, (len(user) - STREAMING - COVISITS, len(user) - COVISITS))

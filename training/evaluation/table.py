@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CUTOFFS = (1, 3, 10, 50)
+CUTOFFS = (1, 3, 10, 20, 50)
+NDCG_AT = 20
 
 
 @dataclass
@@ -41,15 +42,19 @@ class Row:
         for cutoff in CUTOFFS:
             figures[f"recall@{cutoff}"] = 0.0 if empty else float((ranks <= cutoff).mean())
         figures["mrr"] = 0.0 if empty else float((1.0 / ranks).mean())
+        gains = np.where(ranks <= NDCG_AT, 1.0 / np.log2(1.0 + ranks), 0.0)
+        figures[f"ndcg@{NDCG_AT}"] = 0.0 if empty else float(gains.mean())
         figures["topic_match@50"] = 0.0 if empty else float(np.mean(self.matches))
         return figures
 
 
 def rendered(rows: Iterable[Row]) -> str:
     """Return the table as text."""
-    lines = [f"{'':<28}{'R@1':>8}{'R@3':>8}{'R@10':>8}{'R@50':>8}{'MRR':>8}{'match@50':>10}"]
+    lines = [f"{'':<28}{'R@1':>8}{'R@3':>8}{'R@10':>8}{'R@20':>8}{'R@50':>8}{'MRR':>8}{'NDCG@20':>9}{'match@50':>10}"]
     for row in rows:
         figures = row.figures()
         recalls = "".join(f"{figures[f'recall@{cutoff}']:>8.3f}" for cutoff in CUTOFFS)
-        lines.append(f"{row.name:<28}{recalls}{figures['mrr']:>8.4f}{figures['topic_match@50']:>10.3f}")
+        lines.append(
+            f"{row.name:<28}{recalls}{figures['mrr']:>8.4f}{figures['ndcg@20']:>9.4f}{figures['topic_match@50']:>10.3f}"
+        )
     return "\n".join(lines)

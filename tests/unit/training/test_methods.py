@@ -1,0 +1,65 @@
+"""Every method by name trains, embeds and can be exported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headwater.bundle import Bundle
+from headwater.covisit_features import COVISITS
+from headwater.errors import UsageError
+from headwater.events import Engagement, Item
+from headwater.features import STREAMING
+from headwater.fold import EMPTY
+from headwater.simulator import HOUR_MS, World
+from training.batches import LearningSettings, prepare
+from training.corpus import Corpus
+from training.evaluation.prequential import learners_of
+from training.examples import Examples, Logged, build_examples
+from training.export import export_bundle
+from training.learner import Learner
+from training.methods import METHODS
+
+SETTINGS = LearningSettings(batch=64, uniform=32, same_condition=32)
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[Corpus, Examples]:
+    corpus = Corpus()
+    log: list[Logged] = []
+    for event in World(seed=3, users=50, topics=4, items_per_hour=30, engagements_per_hour=600).step(HOUR_MS):
+        if isinstance(event, Item):
+            corpus.put(event)
+        else:
+            assert isinstance(event, Engagement)
+            log.append(Logged(event, 0, len(log)))
+    return corpus, build_examples({}, corpus, log)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_learns(name: str, world: tuple[Corpus, Examples]) -> None:
+    corpus, examples = world
+    corpus.forget_activity()
+    settings = replace(SETTINGS, **METHODS[name])
+    learner = Learner(corpus, settings)
+    before = {key: value.clone() for key, value in learner.towers.state_dict().items()}
+    losses = [learner.step(batch) for batch in prepare(corpus, examples, settings, np.random.default_rng(0))]
+    assert np.isfinite(losses).all()
+    assert any(not value.equal(before[key]) for key, value in learner.towers.state_dict().items())
+    users = learner.embed_users(examples[:3].features, np.array([0, 1, 2]))
+    assert users.shape == (3, settings.dimension + STREAMING + COVISITS)
+    assert learner.embed_items(np.array([1, 2])).shape == (2, settings.dimension)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name.startswith("fusion-")])
+def test_every_fusion_is_served(name: str, world: tuple[Corpus, Examples], tmp_path: Path) -> None:
+    corpus, examples = world
+    learner = Learner(corpus, replace(SETTINGS, **METHODS[name]))
+    path = export_bundle(learner, tmp_path, [EMPTY], int(examples.times_ms[-1]), {}, {})
+    assert Bundle.load(path).manifest.fusion == METHODS[name]["fusion"]
+
+
+def test_an_unknown_method_is_told() -> None:
+    with pytest.raises(UsageError, match="no method nothing; there are learned-retrieval, conditional"):
+        learners_of(["nothing"], Corpus(), SETTINGS)

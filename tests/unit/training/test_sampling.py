@@ -1,0 +1,78 @@
+"""Which topics are asked for at training, and which items answer wrongly."""
+
+import numpy as np
+import pytest
+
+from headwater.events import Engagement, Item
+from training.batches import LearningSettings, prepare
+from training.corpus import Corpus
+from training.examples import Logged, build_examples
+from training.sampling import sample_candidates, sample_conditions
+
+T0 = 1_700_000_000_000
+NARROW, BROAD = "narrow", "broad"
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    corpus = Corpus()
+    for number in range(100):
+        topics = (BROAD, NARROW) if number < 10 else (BROAD,)
+        corpus.put(Item(item_id=f"i{number}", topics=topics, published_at=T0))
+    corpus.put(Item(item_id="bare", topics=(), published_at=T0))
+    return corpus
+
+
+@pytest.mark.parametrize(
+    ("sampling", "low", "high"), [("random", 0.4, 0.6), ("popular", 0.0, 0.2), ("stratified", 0.8, 1.0)]
+)
+def test_how_often_the_narrow_topic_is_asked_for(corpus: Corpus, sampling: str, low: float, high: float) -> None:
+    items = np.tile(np.arange(1, 101), 50)
+    rows, conditions = sample_conditions(corpus, items, np.random.default_rng(0), sampling=sampling)
+    assert rows.tolist() == list(range(len(items)))
+    both = items <= 10
+    assert low < (conditions[both] == corpus.topic_index[NARROW]).mean() < high
+    assert set(conditions[~both].tolist()) == {corpus.topic_index[BROAD]}
+
+
+def test_several_conditions_of_one_item_differ(corpus: Corpus) -> None:
+    items = np.array([1, 50, 101])
+    rows, conditions = sample_conditions(corpus, items, np.random.default_rng(0), most=8, unconditioned=True)
+    asked = {item: sorted(conditions[rows == row].tolist()) for row, item in enumerate(items.tolist())}
+    assert asked == {1: [0, 1, 2], 50: [0, 1], 101: [0]}
+    rows, conditions = sample_conditions(corpus, items[2:], np.random.default_rng(0))
+    assert (rows.tolist(), conditions.tolist()) == ([0], [0])
+
+
+def test_inclusion_probabilities_are_those_of_the_draws(corpus: Corpus) -> None:
+    live = np.arange(1, 101)
+    corpus.engage(np.array([1] * 50), np.full(50, T0), np.zeros((50, 10), dtype=np.int64))
+    random = np.random.default_rng(0)
+    included = np.zeros(102)
+    expected = np.zeros(102)
+    for _ in range(400):
+        positives = random.choice(live, 8, p=np.where(live == 1, 60.1, 0.1) / (60.1 + 9.9))
+        drawn = sample_candidates(corpus, positives, np.array([2] * 8), live, random, 10, 4)
+        included[drawn.items] += 1
+        expected[drawn.items] = np.exp(drawn.log_q)
+    assert included[1] / 400 == pytest.approx(expected[1], abs=0.1)
+    assert included[2:11].mean() / 400 == pytest.approx(expected[2:11].mean(), abs=0.1)
+    assert included[50:100].mean() / 400 == pytest.approx(expected[50:100].mean(), abs=0.05)
+
+
+def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
+    log = [
+        Logged(Engagement(event_id=f"e{n}", user_id="u", item_id=f"i{n % 5}", occurred_at=T0 + n * 1000), 0, n)
+        for n in range(20)
+    ]
+    examples = build_examples({}, corpus, log)
+    settings = LearningSettings(batch=20, uniform=50, same_condition=10)
+    (batch,) = prepare(corpus, examples, settings, np.random.default_rng(0))
+    rows, places = batch.seen
+    items = batch.candidates.items[places]
+    assert len(rows)
+    for row, item in zip(rows.tolist(), items.tolist(), strict=True):
+        assert item in batch.examples.histories[row]
+        assert item != batch.examples.items[row]
+    assert sum(batch.slices) == len(batch.conditions) == 2 * batch.count
+    assert np.all(np.diff(batch.covisits.owners) >= 0)
