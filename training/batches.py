@@ -26,6 +26,7 @@ class LearningSettings:
         min_engagements: Engagements before an item gets an embedding of its own.
         auxiliary: Weight of the loss that tells the condition from the taste half of the user embedding.
         streaming, covisits: False leaves these features out.
+        held_out: Share of the topics that are never asked for, which shows how well unknown conditions are met.
         fusion: How the condition enters the user tower, one of `FUSIONS`.
         conditions: Topics of an engaged item that one step asks for.
         unconditioned: Ask without a condition, too, so that the person is learned from all items.
@@ -44,6 +45,7 @@ class LearningSettings:
     conditions: int = 1
     unconditioned: bool = True
     condition_sampling: str = "random"
+    held_out: float = 0.0
     auxiliary: float = 0.0
     streaming: bool = True
     covisits: bool = True
@@ -52,7 +54,7 @@ class LearningSettings:
 
     def of_batches(self) -> "LearningSettings":
         """Return the settings with the defaults of all that batches do not depend on."""
-        sampling = ("uniform", "same_condition", "conditions", "unconditioned", "condition_sampling")
+        sampling = ("uniform", "same_condition", "conditions", "unconditioned", "condition_sampling", "held_out")
         names = ("batch", "slice_", "live_for_ms", *sampling)
         return LearningSettings(**{name: getattr(self, name) for name in names})
 
@@ -106,7 +108,13 @@ def prepare(
             corpus.engage(batch.items, batch.times_ms, batch.histories)
             continue
         rows, conditions = sample_conditions(
-            corpus, batch.items, random, settings.conditions, settings.condition_sampling, settings.unconditioned
+            corpus,
+            batch.items,
+            random,
+            settings.conditions,
+            settings.condition_sampling,
+            settings.unconditioned,
+            settings.held_out,
         )
         candidates = sample_candidates(
             corpus, batch.items, conditions, live, random, settings.uniform, settings.same_condition

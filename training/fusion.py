@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 CONDITION = 32
+STRENGTH_START = 4.0
 EXPERTS = 4
 
 
@@ -39,15 +40,22 @@ def _conditions(topics: int, width: int = CONDITION) -> nn.Embedding:
 
 
 class Steer(nn.Module):
-    """The condition points in its topic's direction, in dimensions of its own; the person fills all others."""
+    """The condition points in its topic's direction, in dimensions of its own; the person fills all others.
+
+    The direction is that of the topic in the item tower, so that a topic no example asked for can be asked for.
+    """
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
         self.mlp = _mlp(sizes.person, sizes.hidden, sizes.width - sizes.topical)
-        self.direction = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
+        self.about = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
+        self.strength = nn.Parameter(torch.tensor(STRENGTH_START))
+        self.aside = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
+        nn.init.zeros_(self.aside.weight)
 
     def forward(self, person: Tensor, condition: Tensor) -> Tensor:
-        return torch.cat((self.direction(condition), self.mlp(person)), dim=1)
+        direction = self.strength * self.about(condition) + self.aside(condition)
+        return torch.cat((direction, self.mlp(person)), dim=1)
 
 
 class Alone(nn.Module):

@@ -5,6 +5,7 @@ from typing import Any
 
 CONDITIONAL = "conditional"
 UNCONDITIONAL = "learned-retrieval"
+HELD_OUT = "held-out-topics"
 DEFAULT = (UNCONDITIONAL, CONDITIONAL)
 NOBODY = 2**62
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -21,6 +22,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "conditions-all": {"conditions": 8},
     "no-same-condition-negatives": {"same_condition": 0, "uniform": 1536},
     "few-negatives": {"same_condition": 128},
+    HELD_OUT: {"held_out": 0.1},
     "auxiliary-loss": {"auxiliary": 0.1},
     "ungated-ids": {"min_engagements": 0},
     "no-ids": {"min_engagements": NOBODY},

@@ -41,6 +41,7 @@ def sample_conditions(
     most: int = 1,
     sampling: str = "random",
     unconditioned: bool = False,
+    held_out: float = 0.0,
 ) -> tuple[Ints, Ints]:
     """Draw up to `most` different topics of each item.
 
@@ -52,11 +53,14 @@ def sample_conditions(
         sampling: `random` draws each of an item's topics as likely; `popular` in proportion to the items that carry
             it; `stratified` in inverse proportion, so that narrow topics are asked for as often as broad ones.
         unconditioned: Ask for each item without a condition, too.
+        held_out: Share of the topics that are never drawn, see `is_held_out`.
 
     Returns:
         rows (R,) of `items`, ascending, and topics (R,), 0 for no condition, as of an item without topics.
     """
     topics = corpus.item_topics[items]  # (N, T)
+    if held_out:
+        topics = np.where(is_held_out(topics, held_out), 0, topics)
     odds = CONDITION_WEIGHTS[sampling](np.bincount(topics.ravel()) / len(items))
     race = np.where(topics > 0, random.exponential(size=topics.shape) / odds[topics], np.inf)
     drawn = np.take_along_axis(topics, np.argsort(race, axis=1)[:, :most], axis=1)  # (N, most)
@@ -68,6 +72,12 @@ def sample_conditions(
     rows, columns = np.nonzero(asked)
     conditions: Ints = drawn[rows, columns]
     return rows, conditions
+
+
+def is_held_out(topics: Ints, share: float) -> npt.NDArray[np.bool_]:
+    """Return which topic numbers, of any shape, belong to a fixed share of all."""
+    held_out: npt.NDArray[np.bool_] = (topics * 0x9E3779B1 % 2**32) < share * 2**32
+    return held_out
 
 
 def sample_candidates(

@@ -16,7 +16,6 @@ from headwater.features import CONTEXT, STREAMING
 from training.fusion import FUSIONS, FusionSizes, Steer
 
 POPULARITY_START = (0.75, 0.8, 0.4, 0.1, 0.0)
-DIRECTION_START = 4.0
 USER_TOPIC = 32
 
 
@@ -120,8 +119,7 @@ class Towers(nn.Module):
         self.user = UserTower(sizes)
         self.item = ItemTower(sizes)
         if isinstance(self.user.fusion, Steer):
-            with torch.no_grad():  # a condition starts in the direction of its topic's items
-                self.user.fusion.direction.weight.copy_(DIRECTION_START * self.item.about.weight)
+            self.user.fusion.about = self.item.about
 
     def grown(self, sizes: TowerSizes) -> "Towers":
         """Return towers of larger vocabularies that start from these weights."""

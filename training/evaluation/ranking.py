@@ -29,7 +29,7 @@ class Ranking:
         baselines: More rows, by name.
         live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
         skipped: Queries whose engaged item was no candidate.
-        asked_ms, items: Time and engaged item of each query that was ranked.
+        asked_ms, items, conditions: Time, engaged item and topic of each query that was ranked.
     """
 
     corpus: Corpus
@@ -40,6 +40,7 @@ class Ranking:
     skipped: int = 0
     asked_ms: list[int] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
+    conditions: list[int] = field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""
@@ -81,6 +82,7 @@ class Ranking:
                 continue
             self.asked_ms.append(now_ms)
             self.items.append(int(examples.items[query]))
+            self.conditions.append(int(conditions[query]))
             on_topic = member[int(conditions[query])][live]
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             for name, baseline in self.baselines.items():

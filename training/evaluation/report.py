@@ -15,6 +15,8 @@ from training.evaluation.comparison import Comparison, compared
 from training.evaluation.popularity import WINDOWS_MS
 from training.evaluation.ranking import Ranking
 from training.evaluation.table import Row, rendered
+from training.methods import CONDITIONAL, HELD_OUT, METHODS
+from training.sampling import is_held_out
 
 HOUR_MS = 3_600_000
 
@@ -32,6 +34,8 @@ def report(
         part = _reported(width, ranking, seed)
         if engagements is not None:
             part["young"] = _young(ranking, engagements)
+        if HELD_OUT in ranking.rows:
+            part["held_out"] = _held_out(ranking)
         document = document | part if width == "fine" else document | {width: part}
     if json_path is not None:
         try:
@@ -62,6 +66,15 @@ def _comparisons(ranking: Ranking, rows: list[Row], seed: int) -> list[Compariso
     best = max(popularity, key=lambda row: row.figures()["mrr"])
     hours = np.array(ranking.asked_ms, dtype=np.int64) // HOUR_MS
     return [each for row in rows if row.name not in WINDOWS_MS for each in compared(row, best, hours, seed)]
+
+
+def _held_out(ranking: Ranking) -> list[dict[str, Any]]:
+    """Return the rows over topics that one method never asked for in training."""
+    chosen = is_held_out(np.array(ranking.conditions, dtype=np.int64), METHODS[HELD_OUT]["held_out"])
+    rows = [ranking.row(name).of(chosen) for name in (CONDITIONAL, HELD_OUT)]
+    click.echo(f"{int(chosen.sum())} of these for topics that {HELD_OUT} never asked for in training:")
+    click.echo(rendered(rows))
+    return [row.figures() for row in rows]
 
 
 def _young(ranking: Ranking, engagements: EngagementTable) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from headwater.events import Engagement, Item
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.examples import Logged, build_examples
-from training.sampling import sample_candidates, sample_conditions
+from training.sampling import is_held_out, sample_candidates, sample_conditions
 
 T0 = 1_700_000_000_000
 NARROW, BROAD = "narrow", "broad"
@@ -76,3 +76,16 @@ def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
         assert item != batch.examples.items[row]
     assert sum(batch.slices) == len(batch.conditions) == 2 * batch.count
     assert np.all(np.diff(batch.covisits.owners) >= 0)
+
+
+def test_a_share_of_the_topics_can_be_held_out(corpus: Corpus) -> None:
+    topics = np.arange(1, 2001)
+    held_out = is_held_out(topics, 0.1)
+    assert held_out.mean() == pytest.approx(0.1, abs=0.02)
+    assert not is_held_out(np.array([0]), 0.0).any()
+    for number in range(300):
+        corpus.add_topic(f"t{number}")
+    number = int(np.flatnonzero(is_held_out(np.arange(3, 300), 0.1))[0]) + 3
+    corpus.put(Item(item_id="i0", topics=(corpus.topics[number - 1], BROAD), published_at=T0))
+    _, conditions = sample_conditions(corpus, np.ones(99, dtype=np.int64), np.random.default_rng(0), held_out=0.1)
+    assert number not in conditions
