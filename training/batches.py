@@ -24,6 +24,9 @@ class LearningSettings:
         uniform, same_condition: Negatives drawn for a step, beside the batch's own items.
         live_for_ms: Items neither published nor engaged with for this long are no negatives.
         min_engagements: Engagements before an item gets an embedding of its own.
+        ids, id_rows: The table of id embeddings, see `id_table`, and its size where that is fixed.
+        personas: Vectors of taste for each user, see `UserTower`.
+        reward: Weight of the loss that raises the metric itself, see `reward_loss`.
         auxiliary: Weight of the loss that tells the condition from the taste half of the user embedding.
         streaming, covisits: False leaves these features out.
         held_out: Share of the topics that are never asked for, which shows how well unknown conditions are met.
@@ -46,6 +49,10 @@ class LearningSettings:
     unconditioned: bool = True
     condition_sampling: str = "random"
     held_out: float = 0.0
+    ids: str = "own"
+    id_rows: int = 0
+    personas: int = 1
+    reward: float = 0.0
     auxiliary: float = 0.0
     streaming: bool = True
     covisits: bool = True

@@ -21,7 +21,7 @@ from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.evaluation.prequential import Protocol, evaluate_prequential
 from training.evaluation.report import report
-from training.methods import DEFAULT, METHODS
+from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE
 from training.refresh import Trainer
 
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -66,9 +66,10 @@ class Bars:
 @click.option("--once", is_flag=True, help="One refresh, then end.")
 @click.option("--every", metavar="TIME", help="A refresh every so often, e.g. 10m.")
 @click.option("--no-promote", is_flag=True, help="Publish the bundle, leave the alias alone.")
+@click.option("--method", type=click.Choice(SERVABLE), default=CONDITIONAL, show_default=True, metavar="NAME")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print each run record as one line of JSON, no progress.")
-def train(once: bool, every: str | None, no_promote: bool, seed: int, as_json: bool) -> None:
+def train(once: bool, every: str | None, no_promote: bool, method: str, seed: int, as_json: bool) -> None:
     """Train on the log since the last refresh, publish a bundle, promote it if it is good enough."""
     if once == (every is not None):
         raise UsageError("give either --once or --every TIME")
@@ -79,7 +80,8 @@ def train(once: bool, every: str | None, no_promote: bool, seed: int, as_json: b
         check()
     bars = Bars(hidden=as_json)
     live_for_ms = settings.max_item_age_s * 1000 or None
-    trainer = Trainer(settings, LearningSettings(seed=seed, live_for_ms=live_for_ms), bars)
+    learning = LearningSettings(seed=seed, live_for_ms=live_for_ms, **METHODS[method])
+    trainer = Trainer(settings, learning, bars)
     if once:
         with redis_reachable(settings):
             _say(trainer.refresh(not no_promote), as_json)

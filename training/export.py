@@ -83,11 +83,11 @@ def _compact(learner: Learner) -> tuple[Vocabulary, Towers]:
     """Return the vocabulary of items with enough engagements, and towers with just its rows."""
     corpus = learner.corpus
     numbers = np.arange(1, len(corpus) + 1)
-    kept = numbers[learner.gated(numbers) > 0]
+    kept = numbers[learner.ids.rows(numbers) > 0]
     vocabulary = Vocabulary(tuple(corpus.topics), tuple(corpus.items[number - 1].item_id for number in kept.tolist()))
     old = learner.towers.sizes
     towers = Towers(replace(old, topics=len(corpus.topics), items=len(kept)))
-    item_rows = torch.from_numpy(np.concatenate(([0], kept)))
+    item_rows = torch.from_numpy(np.concatenate(([0], learner.ids.rows(kept))))
     topic_rows = torch.arange(len(corpus.topics) + 1)
     with torch.no_grad():
         weights = learner.towers.state_dict()

@@ -12,10 +12,35 @@ from headwater.covisit_features import COVISITS
 from headwater.features import STREAMING, Features
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
-from training.towers import Towers, TowerSizes
+from training.id_table import id_table
+from training.towers import Towers, TowerSizes, static_scores
 
 Ints = npt.NDArray[np.int64]
 NEVER = -1e9
+
+REWARDED = 10
+DRAWS = 4
+
+
+def reward_loss(logits: Tensor, positives: Tensor) -> Tensor:
+    """Return a loss whose gradient raises the expected NDCG@10 of rankings drawn from the scores (REINFORCE).
+
+    Args:
+        logits: (R, C), of which a ranking is drawn without replacement (Plackett-Luce).
+        positives: (R,) places of the items that are rewarded.
+    """
+    rewards, chances, length = [], [], min(REWARDED, logits.shape[1])
+    total = torch.logsumexp(logits, dim=1, keepdim=True)
+    for _ in range(DRAWS):
+        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1.0 - 1e-7)))
+        drawn = torch.topk(logits.detach() + noise, length, dim=1).indices  # (R, length)
+        shares = torch.exp(logits.gather(1, drawn) - total)
+        left = (1.0 - shares.cumsum(1) + shares).clamp(min=1e-6)
+        chances.append((shares.clamp(min=1e-9).log() - left.log()).sum(1))
+        hit = drawn == positives[:, None]
+        rewards.append((hit / torch.log2(torch.arange(length) + 2.0)).sum(1))
+    advantages = torch.stack(rewards) - torch.stack(rewards).mean(0)
+    return -(advantages * torch.stack(chances)).sum(0).mean()
 
 
 class Learner:
@@ -28,16 +53,21 @@ class Learner:
     def __init__(self, corpus: Corpus, settings: LearningSettings) -> None:
         self.corpus = corpus
         self.settings = settings
+        self.ids = id_table(corpus, settings.ids, settings.id_rows, settings.min_engagements)
         torch.manual_seed(settings.seed)
         self.towers = Towers(self._sizes())
-        used = (settings.dimension, 1.0), (STREAMING, float(settings.streaming)), (COVISITS, float(settings.covisits))
-        self._used = torch.cat([torch.full((width,), share) for width, share in used])
+        sizes = self.towers.sizes
+        widths = settings.dimension, STREAMING, COVISITS, (sizes.personas - 1) * sizes.own
+        shares = 1.0, float(settings.streaming), float(settings.covisits), 1.0
+        self._used = torch.repeat_interleave(torch.tensor(shares), torch.tensor(widths))
         self._make_optimisers()
 
     def _sizes(self) -> TowerSizes:
-        capacity = len(self.corpus.alive) - 1
         topics = max(64, 1 << (len(self.corpus.topics)).bit_length())
-        return TowerSizes(topics, capacity, 0, self.settings.dimension, fusion=self.settings.fusion)
+        settings = self.settings
+        return TowerSizes(
+            topics, self.ids.size, 0, settings.dimension, personas=settings.personas, fusion=settings.fusion
+        )
 
     def _make_optimisers(self) -> None:
         sparse = [self.towers.user.history.weight, self.towers.item.own.weight]
@@ -53,16 +83,10 @@ class Learner:
             self.towers = self.towers.grown(sizes)
             self._make_optimisers()
 
-    def gated(self, items: Ints) -> Ints:
-        """Return item numbers, 0 for those with too few engagements for an embedding of their own."""
-        enough = self.corpus.totals[items] >= self.settings.min_engagements
-        return np.where(enough, items, 0)
-
     def user_inputs(self, features: Features, conditions: Ints) -> tuple[Tensor, ...]:
         """Return the user tower's inputs as tensors."""
-        gated = self.gated(features["history_items"].astype(np.int64))
         return (
-            torch.from_numpy(gated),
+            torch.from_numpy(self.ids.rows(features["history_items"].astype(np.int64))),
             torch.from_numpy(features["history_ages"]),
             torch.from_numpy(features["topic_ids"]),
             torch.from_numpy(features["topic_weights"]),
@@ -73,17 +97,20 @@ class Learner:
     def item_inputs(self, items: Ints) -> tuple[Tensor, Tensor, Tensor]:
         """Return the item tower's inputs as tensors."""
         numeric = torch.zeros(len(items), self.towers.sizes.numeric)
-        return torch.from_numpy(self.gated(items)), torch.from_numpy(self.corpus.item_topics[items]), numeric
+        return torch.from_numpy(self.ids.rows(items)), torch.from_numpy(self.corpus.item_topics[items]), numeric
 
     def step(self, batch: PreparedBatch) -> float:
         """Learn from one batch; return its loss."""
         candidates = batch.candidates
+        self._forget(self.ids.admit(candidates.items, int(batch.examples.times_ms[-1])))
         user = self._embed_users(batch.examples.features, batch.conditions)  # (R, D + S + V)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
         logits = self._scores(user, item, batch) - torch.from_numpy(candidates.log_q)  # (R, C)
         logits[batch.seen] = NEVER
         positives = torch.from_numpy(candidates.positives)
         loss = functional.cross_entropy(logits, positives)
+        if self.settings.reward:
+            loss = loss + self.settings.reward * reward_loss(logits, positives)
         if self.settings.auxiliary:
             loss = loss + self.settings.auxiliary * self._auxiliary_loss(user, torch.from_numpy(batch.conditions))
         self.dense.zero_grad()
@@ -104,13 +131,23 @@ class Learner:
         return functional.cross_entropy(taste @ self.towers.item.taste.weight.T, conditions[asked])
 
     def _scores(self, user: Tensor, item: Tensor, batch: PreparedBatch) -> Tensor:
-        static, streaming, covisits = torch.split(user, [self.settings.dimension, STREAMING, COVISITS], dim=1)
-        parts = torch.split(streaming, batch.slices)
+        static, moving_end = self.settings.dimension, self.settings.dimension + STREAMING
+        parts = torch.split(user[:, static:moving_end], batch.slices)
         moving = [part @ torch.from_numpy(read).T for part, read in zip(parts, batch.streaming, strict=True)]
         rows, places = torch.from_numpy(batch.covisits.owners), torch.from_numpy(batch.covisits.items)
-        paired = (torch.from_numpy(batch.covisits.values) * covisits[rows]).sum(1)  # (E,)
-        scores = static @ item.T + torch.cat(moving)  # (R, C)
+        paired = (torch.from_numpy(batch.covisits.values) * user[rows, moving_end : moving_end + COVISITS]).sum(1)
+        scores = static_scores(user, item, self.towers.sizes) + torch.cat(moving)  # (R, C)
         return scores.index_put((rows, places), paired, accumulate=True)
+
+    @torch.no_grad()
+    def _forget(self, rows: Ints) -> None:
+        if not len(rows):
+            return
+        for weight in (self.towers.user.history.weight, self.towers.item.own.weight):
+            weight[rows] = 0.0
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment in self.sparse.state[weight]:
+                    self.sparse.state[weight][moment][rows] = 0.0
 
     def state(self) -> dict[str, Any]:
         """Return weights, optimiser states and table sizes."""
@@ -122,8 +159,15 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Become what `state` returned."""
-        self.towers = Towers(TowerSizes(**state["sizes"]))
+        """Become what `state` returned.
+
+        Raises:
+            ValueError: it is of another method.
+        """
+        sizes, ours = TowerSizes(**state["sizes"]), self.towers.sizes
+        if (sizes.fusion, sizes.dimension, sizes.personas) != (ours.fusion, ours.dimension, ours.personas):
+            raise ValueError(f"it holds a model of another method: {sizes}")
+        self.towers = Towers(sizes)
         self.towers.load_state_dict(state["towers"])
         self._make_optimisers()
         self.dense.load_state_dict(state["dense"])
@@ -134,6 +178,13 @@ class Learner:
         """Return user embeddings (B, D + STREAMING + COVISITS)."""
         embeddings: npt.NDArray[np.float32] = self._embed_users(features, conditions).numpy()
         return embeddings
+
+    @torch.no_grad()
+    def static_scores(self, user: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the static part of one user's scores (N,) with item embeddings (N, D)."""
+        scores = static_scores(torch.from_numpy(user[None]), torch.from_numpy(items), self.towers.sizes)
+        static: npt.NDArray[np.float32] = scores[0].numpy()
+        return static
 
     @torch.no_grad()
     def embed_items(self, items: Ints) -> npt.NDArray[np.float32]:

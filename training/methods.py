@@ -7,6 +7,7 @@ CONDITIONAL = "conditional"
 UNCONDITIONAL = "learned-retrieval"
 HELD_OUT = "held-out-topics"
 DEFAULT = (UNCONDITIONAL, CONDITIONAL)
+ID_ROWS = 2048
 NOBODY = 2**62
 METHODS: Mapping[str, Mapping[str, Any]] = {
     UNCONDITIONAL: {"fusion": "alone"},
@@ -24,10 +25,20 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "few-negatives": {"same_condition": 128},
     HELD_OUT: {"held_out": 0.1},
     "auxiliary-loss": {"auxiliary": 0.1},
-    "ungated-ids": {"min_engagements": 0},
-    "no-ids": {"min_engagements": NOBODY},
+    "personas-3": {"personas": 3},
+    "metric-reward": {"reward": 0.3},
+    "ids-hashed": {"ids": "hashed", "id_rows": ID_ROWS},
+    "ids-expiring": {"ids": "expiring", "id_rows": ID_ROWS},
+    "ids-ungated": {"min_engagements": 0},
+    "ids-none": {"min_engagements": NOBODY},
     "no-streaming-features": {"streaming": False},
     "no-covisits": {"covisits": False},
     **{f"dimension-{dimension}": {"dimension": dimension} for dimension in (8, 16, 32, 128, 256)},
 }
 """Name to the fields of `LearningSettings` that differ from the default."""
+SERVABLE = [
+    name
+    for name, changes in METHODS.items()
+    if not {"personas", "held_out"} & changes.keys() and name != "ids-expiring"
+]
+"""Methods whose bundles a server can answer from, and whose whole state a checkpoint holds."""

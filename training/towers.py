@@ -28,6 +28,7 @@ class TowerSizes:
     numeric: int
     dimension: int = 64
     hidden: int = 128
+    personas: int = 1
     fusion: str = "steer"
 
     @property
@@ -72,16 +73,21 @@ class ItemTower(nn.Module):
 
 
 class UserTower(nn.Module):
-    """History, topics and context make the person; a fusion brings in the condition."""
+    """History, topics and context make the person; a fusion brings in the condition.
+
+    With several personas (AMP-CF, Barkan et al. 2020) each attends to its own part of the history. The first one's taste
+    stands where taste stands; those of the others follow at the end of the user embedding, (K - 1) x D / 2.
+    """
 
     def __init__(self, sizes: TowerSizes) -> None:
         super().__init__()
         width = sizes.dimension + STREAMING + COVISITS
         person = sizes.own + USER_TOPIC + CONTEXT
-        self.topical = sizes.topical
+        self.topical, self.dimension, self.personas = sizes.topical, sizes.dimension, sizes.personas
         self.history = nn.Embedding(sizes.items + 1, sizes.own, sparse=True)
         self.topic = nn.Embedding(sizes.topics + 1, USER_TOPIC, padding_idx=0)
         self.recency = nn.Parameter(torch.tensor([0.5]))
+        self.attention = nn.Parameter(torch.randn(sizes.personas, sizes.own)) if sizes.personas > 1 else None
         self.fusion = FUSIONS[sizes.fusion](FusionSizes(person, sizes.topics, width, sizes.topical, sizes.hidden))
         self.through = nn.Linear(sizes.own, sizes.own, bias=False)
         self.start = nn.Parameter(torch.zeros(width))
@@ -99,15 +105,39 @@ class UserTower(nn.Module):
         condition: Tensor,
         context: Tensor,
     ) -> Tensor:
-        known = (history_items > 0).float()  # (B, H)
-        weight = torch.exp(-functional.softplus(self.recency) * history_ages) * known  # (B, H)
-        weight = weight / weight.sum(1, keepdim=True).clamp(min=1.0)
-        past = (self.history(history_items) * weight.unsqueeze(-1)).sum(1)  # (B, D / 2)
+        pasts = self._pasts(history_items, history_ages)  # (B, K, D / 2)
         topical = (self.topic(topic_ids) * topic_weights.unsqueeze(-1)).sum(1)  # (B, 32)
-        fused = self.fusion(torch.cat((past, topical, context), dim=1), condition)  # (B, D + S + V)
-        taste = functional.pad(self.through(past), (self.topical, STREAMING + COVISITS))
-        embedding: Tensor = self.start + fused + taste
-        return embedding
+        person = torch.cat((pasts.mean(1), topical, context), dim=1)
+        embedding: Tensor = self.start + self.fusion(person, condition)  # (B, D + S + V)
+        tastes = self.through(pasts)
+        taste = functional.pad(tastes[:, 0], (self.topical, STREAMING + COVISITS))
+        if self.attention is None:
+            return embedding + taste
+        others = embedding[:, None, self.topical : self.dimension] + tastes[:, 1:]
+        return torch.cat((embedding + taste, others.flatten(1)), dim=1)
+
+    def _pasts(self, history_items: Tensor, history_ages: Tensor) -> Tensor:
+        known = (history_items > 0).float()  # (B, H)
+        items = self.history(history_items)  # (B, H, D / 2)
+        weight = (torch.exp(-functional.softplus(self.recency) * history_ages) * known).unsqueeze(1)  # (B, 1, H)
+        if self.attention is not None:
+            weight = weight * torch.exp(torch.tanh(items @ self.attention.T)).transpose(1, 2)  # (B, K, H)
+        weight = weight / weight.sum(2, keepdim=True).clamp(min=1.0)
+        past: Tensor = weight @ items
+        return past
+
+
+def static_scores(user: Tensor, item: Tensor, sizes: TowerSizes) -> Tensor:
+    """Return the static part of the scores (B, C) of user embeddings with item embeddings (C, D).
+
+    Of several personas each candidate listens most to the one that wants it most.
+    """
+    if sizes.personas == 1:
+        return user[:, : sizes.dimension] @ item.T
+    first = user[:, None, sizes.topical : sizes.dimension]
+    others = user[:, sizes.dimension + STREAMING + COVISITS :].reshape(len(user), -1, sizes.own)
+    wants = torch.cat((first, others), dim=1) @ item[:, sizes.topical :].T  # (B, K, C)
+    return user[:, : sizes.topical] @ item[:, : sizes.topical].T + (torch.softmax(wants, dim=1) * wants).sum(1)
 
 
 class Towers(nn.Module):

@@ -95,11 +95,11 @@ class Ranking:
             nearest = 1e-6 * counts.counts[0, live]  # ties go to the more popular one
             nearest[covisits.items] += covisits.values[:, NEAR_LOG]
             self._rank_scores("co-visitation", nearest, place, on_topic)
-            for name in scorers:
-                user = users[name][query]
-                static, weights, pairwise = np.split(user, (len(user) - STREAMING - COVISITS, len(user) - COVISITS))
-                scores = items[name].of(live) @ static + streaming @ weights
-                scores[covisits.items] += covisits.values @ pairwise
+            for name, scorer in scorers.items():
+                user, embedded = users[name][query], items[name].of(live)
+                weights = user[embedded.shape[1] :]
+                scores = scorer.static_scores(user, embedded) + streaming @ weights[:STREAMING]
+                scores[covisits.items] += covisits.values @ weights[STREAMING : STREAMING + COVISITS]
                 self._rank_scores(name, scores, place, on_topic)
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:

@@ -23,7 +23,11 @@ class Scorer(Protocol):
         ...
 
     def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
-        """Return user embeddings (B, D + STREAMING) just before each example, for topics in corpus numbers."""
+        """Return user embeddings (B, D + STREAMING + COVISITS) just before each example, for topics in corpus numbers."""
+        ...
+
+    def static_scores(self, user: Floats, items: Floats) -> Floats:
+        """Return what the first D dimensions of a user embedding give items (N, D): (N,)."""
         ...
 
 
@@ -38,6 +42,9 @@ class LearnerScorer:
 
     def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
         return self._learner.embed_users(examples.features, conditions)
+
+    def static_scores(self, user: Floats, items: Floats) -> Floats:
+        return self._learner.static_scores(user, items)
 
 
 class BundleScorer:
@@ -59,3 +66,7 @@ class BundleScorer:
         features["topic_ids"] = self._topics[examples.features["topic_ids"].astype(np.int64)]
         features["condition"] = self._topics[conditions]
         return self._bundle.user_tower.embed(features)
+
+    def static_scores(self, user: Floats, items: Floats) -> Floats:
+        scores: Floats = items @ user[: items.shape[1]]
+        return scores

@@ -48,8 +48,11 @@ def test_a_method_learns(name: str, world: tuple[Corpus, Examples]) -> None:
     assert np.isfinite(losses).all()
     assert any(not value.equal(before[key]) for key, value in learner.towers.state_dict().items())
     users = learner.embed_users(examples[:3].features, np.array([0, 1, 2]))
-    assert users.shape == (3, settings.dimension + STREAMING + COVISITS)
-    assert learner.embed_items(np.array([1, 2])).shape == (2, settings.dimension)
+    items = learner.embed_items(np.array([1, 2]))
+    personas = (settings.personas - 1) * settings.dimension // 2
+    assert users.shape == (3, settings.dimension + STREAMING + COVISITS + personas)
+    assert items.shape == (2, settings.dimension)
+    assert np.isfinite(learner.static_scores(users[0], items)).all()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name.startswith("fusion-")])

@@ -1,0 +1,107 @@
+"""Which row of the id embeddings an item has; row 0 is shared by all that have none."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from training.corpus import Corpus
+
+Ints = npt.NDArray[np.int64]
+EXPIRY_MS = 86_400_000
+_SPREAD = 0x9E3779B1
+
+
+class IdTable(Protocol):
+    """Gives items rows of the id embeddings."""
+
+    @property
+    def size(self) -> int:
+        """The highest row there can be, for now."""
+        ...
+
+    def admit(self, items: Ints, now_ms: int) -> Ints:
+        """Give rows to items that are about to be learned; return rows that changed their item."""
+        ...
+
+    def rows(self, items: Ints) -> Ints:
+        """Return rows, in the shape of `items`."""
+        ...
+
+
+class OwnRows:
+    """A row for each item once it has enough engagements: no collision, no expiry, as many rows as items."""
+
+    def __init__(self, corpus: Corpus, min_engagements: int) -> None:
+        self._corpus, self._min_engagements = corpus, min_engagements
+
+    @property
+    def size(self) -> int:
+        return len(self._corpus.alive) - 1
+
+    def admit(self, items: Ints, now_ms: int) -> Ints:
+        return np.empty(0, dtype=np.int64)
+
+    def rows(self, items: Ints) -> Ints:
+        return np.where(self._corpus.totals[items] >= self._min_engagements, items, 0)
+
+
+class HashedRows:
+    """A fixed number of rows, shared by the items whose numbers hash alike."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def admit(self, items: Ints, now_ms: int) -> Ints:
+        return np.empty(0, dtype=np.int64)
+
+    def rows(self, items: Ints) -> Ints:
+        return np.where(items > 0, 1 + items * _SPREAD % 2**32 % self.size, 0)
+
+
+class ExpiringRows:
+    """A fixed number of rows without collisions (Monolith, arXiv 2209.07663).
+
+    An item is let in with enough engagements; once the rows are used up, those of items without a recent engagement are
+    given to others.
+    """
+
+    def __init__(self, corpus: Corpus, size: int, min_engagements: int) -> None:
+        self.size = size
+        self._corpus, self._min_engagements = corpus, min_engagements
+        self._row_of = np.zeros(len(corpus.alive), dtype=np.int64)
+        self._item_of = np.zeros(size + 1, dtype=np.int64)
+
+    def admit(self, items: Ints, now_ms: int) -> Ints:
+        self._fit()
+        wanted = np.unique(items)
+        wanted = wanted[(self._row_of[wanted] == 0) & (self._corpus.totals[wanted] >= self._min_engagements)]
+        free = np.flatnonzero(self._item_of[1:] == 0) + 1
+        if len(free) < len(wanted):
+            used = np.flatnonzero(self._item_of)
+            expired = used[self._corpus.engaged_ms[self._item_of[used]] < now_ms - EXPIRY_MS]
+            self._row_of[self._item_of[expired]] = 0
+            self._item_of[expired] = 0
+            free = np.flatnonzero(self._item_of[1:] == 0) + 1
+        wanted, rows = wanted[: len(free)], free[: len(wanted)]
+        self._row_of[wanted], self._item_of[rows] = rows, wanted
+        return rows
+
+    def rows(self, items: Ints) -> Ints:
+        self._fit()
+        found: Ints = self._row_of[items]
+        return found
+
+    def _fit(self) -> None:
+        missing = len(self._corpus.alive) - len(self._row_of)
+        if missing:
+            self._row_of = np.pad(self._row_of, (0, missing))
+
+
+def id_table(corpus: Corpus, kind: str, size: int, min_engagements: int) -> IdTable:
+    """Return the table of a kind: `own`, `hashed` or `expiring`."""
+    if kind == "hashed":
+        return HashedRows(size)
+    if kind == "expiring":
+        return ExpiringRows(corpus, size, min_engagements)
+    return OwnRows(corpus, min_engagements)
