@@ -37,6 +37,9 @@ PLACES = 2048
 LOGS_TO_ONE = math.e - 1.0
 _ARRAYS = ("successors", "counts", "as_of_ms")
 _RATES = tuple(-math.log(2.0) / half_life for half_life in HALF_LIVES_MS)
+_INTS, _HISTORIES = "int64[::1]", "int64[:, ::1]"
+_KEPT = f"int32[:, ::1], float32[:, :, ::1], {_INTS}"
+"""Types for the compiler, which runs once, when this module is first imported."""
 _EVERYTHING = np.empty(0, dtype=np.int64)
 
 
@@ -105,6 +108,7 @@ class Covisits:
             histories: (N, DEPTH or more) the user's engagements before, newest first, 0 where there are none.
         """
         self._give_rows(histories[:, :DEPTH])
+        items, times_ms, histories = map(np.ascontiguousarray, (items, times_ms, histories))
         _engage(items, times_ms, histories, self._row, self.successors, self.counts, self.as_of_ms)
 
     def _give_rows(self, sources: Ints) -> None:
@@ -137,12 +141,34 @@ class Covisits:
         owners, items = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
         values = np.empty((most, COVISITS), dtype=np.float32)
         kept = self.successors, self.counts, self.as_of_ms
+        histories, now_ms = np.ascontiguousarray(histories), np.ascontiguousarray(now_ms)
         count = _features(histories, now_ms, places, self._row, *kept, owners, items, values)
         logs = values[:count]
         return CovisitFeatures(owners[:count], items[:count], np.log(np.add(logs, 1.0, out=logs), out=logs))
 
 
-@njit(cache=True, nogil=True)
+@njit("int64(int64, int32[::1], float32[:, ::1])", cache=True, nogil=True)
+def _slot_for(item: int, successors: Slots, counts: Floats) -> int:
+    """Return where a succession is kept; a new one takes an empty place, or the weakest successor's.
+
+    It takes over what held that place (Metwally et al., Space-Saving), so that newcomers do not evict each other for
+    ever and every successor with more than its share of the recent engagements is kept.
+    """
+    weakest = 0
+    for slot in range(SUCCESSORS):
+        if successors[slot] == item:
+            return slot
+        if successors[slot] == 0:
+            weakest = slot
+            break
+        if counts[HELD, slot] < counts[HELD, weakest]:
+            weakest = slot
+    successors[weakest] = item
+    counts[: NEAR + 1, weakest] = 0.0
+    return weakest
+
+
+@njit(f"void({_INTS}, {_INTS}, {_HISTORIES}, {_INTS}, {_KEPT})", cache=True, nogil=True)
 def _engage(
     items: Ints, times_ms: Ints, histories: Ints, row_of: Ints, successors: Slots, counts: Floats, as_of_ms: Ints
 ) -> None:
@@ -166,28 +192,11 @@ def _engage(
                     counts[row, window, slot] += np.float32(math.exp(late_ms * _RATES[window]))
 
 
-@njit(cache=True, nogil=True)
-def _slot_for(item: int, successors: Slots, counts: Floats) -> int:
-    """Return where a succession is kept; a new one takes an empty place, or the weakest successor's.
-
-    It takes over what held that place (Metwally et al., Space-Saving), so that newcomers do not evict each other for
-    ever and every successor with more than its share of the recent engagements is kept.
-    """
-    weakest = 0
-    for slot in range(SUCCESSORS):
-        if successors[slot] == item:
-            return slot
-        if successors[slot] == 0:
-            weakest = slot
-            break
-        if counts[HELD, slot] < counts[HELD, weakest]:
-            weakest = slot
-    successors[weakest] = item
-    counts[: NEAR + 1, weakest] = 0.0
-    return weakest
-
-
-@njit(cache=True, nogil=True)
+@njit(
+    f"int64({_HISTORIES}, {_INTS}, {_INTS}, {_INTS}, {_KEPT}, {_INTS}, {_INTS}, float32[:, ::1])",
+    cache=True,
+    nogil=True,
+)
 def _features(
     histories: Ints,
     now_ms: Ints,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisit_features import DEPTH
+from headwater.covisit_features import DEPTH, CovisitFeatures
 from headwater.covisits import Covisits
 from headwater.index.added_scores import AddedScores
 from headwater.successions import Succession
@@ -52,11 +52,21 @@ class ItemCovisits:
             weights: (B, COVISITS) from the user tower.
             now_ms: Epoch ms.
         """
-        known = [[self._numbers.get(item_id, 0) for item_id in history[:DEPTH]] for history in histories]
-        found = self._covisits.features(_padded(known), np.full(len(known), now_ms, dtype=np.int64))
+        found = self._found(histories, now_ms)
         numbers, places = np.unique(found.items, return_inverse=True)
         scores = np.einsum("ec,ec->e", found.values, weights[found.owners])
         return AddedScores(found.owners, places, [self._item_ids[number] for number in numbers.tolist()], scores)
+
+    def features(self, history: Sequence[str], now_ms: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Return one user's features, item id to (COVISITS,); `history` newest first."""
+        found = self._found([history], now_ms)
+        return {
+            self._item_ids[number]: values for number, values in zip(found.items.tolist(), found.values, strict=True)
+        }
+
+    def _found(self, histories: Sequence[Sequence[str]], now_ms: int) -> CovisitFeatures:
+        known = [[self._numbers.get(item_id, 0) for item_id in history[:DEPTH]] for history in histories]
+        return self._covisits.features(_padded(known), np.full(len(known), now_ms, dtype=np.int64))
 
     def forget(self, before_ms: int) -> None:
         """Drop items that nothing succeeded since a time, and their numbers, once they are the larger half."""
