@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.evaluation.popularity import WINDOWS_MS
 from training.evaluation.ranking import Ranking
 
 MAX_MRR_LOSS = 0.02
 DEVIATIONS = 2.0
 MIN_TOPIC_MATCH = 0.8
+MAX_FILTER_GAIN = 0.1
 MIN_QUERIES = 50
 CANDIDATE = "candidate"
 LIVE = "live"
@@ -25,7 +27,8 @@ class Decision:
 def decide(ranking: Ranking) -> Decision:
     """Return the decision over a ranking with rows `candidate` and, where a bundle is live, `live`.
 
-    A low topic match says that the conditions of training and of queries differ, or that they are mixed too weakly.
+    The reasons name the failures of conditional retrieval by their signatures (arXiv 2508.16793): low topic match, a filter
+    that still gains much, no gain over popularity.
     """
     candidate = ranking.row(CANDIDATE).figures()
     if candidate["queries"] < MIN_QUERIES:
@@ -38,6 +41,14 @@ def decide(ranking: Ranking) -> Decision:
             f"topic match@50 without a filter is {match:.3f}, needs {MIN_TOPIC_MATCH}: the conditions sampled in training "
             "and those of the queries differ, or the condition is mixed in too weakly"
         )
+    filtered = ranking.row(f"{CANDIDATE}+filter").figures()["mrr"]
+    if filtered > (1.0 + MAX_FILTER_GAIN) * candidate["mrr"]:
+        reasons.append(
+            f"a filter raises MRR from {candidate['mrr']:.4f} to {filtered:.4f}: the condition is mixed in too weakly"
+        )
+    popular = max((row.figures()["mrr"] for name, row in ranking.rows.items() if name in WINDOWS_MS), default=0.0)
+    if candidate["mrr"] <= popular:
+        reasons.append(f"MRR {candidate['mrr']:.4f} is no gain over popularity in the topic, {popular:.4f}")
     if LIVE in ranking.rows:
         live = 1.0 / np.array(ranking.row(LIVE).ranks)
         loss = live - 1.0 / np.array(ranking.row(CANDIDATE).ranks)  # the same queries

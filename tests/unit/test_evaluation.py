@@ -52,3 +52,14 @@ def test_the_gate_refuses_what_is_worse_beyond_chance() -> None:
     assert decide(ranked(slightly, few)).promote
     assert not decide(ranked(live, None, match=0.5)).promote
     assert decide(ranked(live[:10], None, match=0.5)).promote, "too few queries to refuse"
+
+
+def test_the_gate_names_the_signatures_of_failure() -> None:
+    ranking = ranked([4.0] * 100, None)
+    for _ in range(100):
+        ranking.row(f"{CANDIDATE}+filter").add(2.0)
+        ranking.row("popularity-1h").add(1.0)
+    decision = decide(ranking)
+    assert decision.promote
+    assert any("too weakly" in reason for reason in decision.reasons)
+    assert any("no gain over popularity" in reason for reason in decision.reasons)
