@@ -29,7 +29,7 @@ MOVIES = ("--engagements", f"{DATA}/ml-latest-small/ratings.csv", "--items", f"{
 REPORT_DAYS = ("--warmup-until", "2017-10-11", "--until", "2017-10-13")
 DEVELOPMENT_DAY = ("--since", "2017-10-07", "--warmup-until", "2017-10-09", "--until", "2017-10-10")
 SEEDS = (0, 1, 2)
-COLUMNS = ("recall@1", "recall@3", "recall@10", "recall@50", "mrr", "topic_match@50")
+COLUMNS = ("recall@1", "recall@3", "recall@10", "recall@20", "recall@50", "mrr", "ndcg@20", "topic_match@50")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ EXPERIMENTS = (
     Experiment(
         "methods",
         "Every method on a development day: news clicks of 9 October after two days' warm-up",
-        (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "6000", "--methods", "all"),
+        (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "4000", "--methods", "all"),
         seeds=(0,),
     ),
     Experiment(
@@ -122,14 +122,15 @@ def page() -> str:
             seed: json.loads(experiment.path(seed).read_text()) for seed in SEEDS if experiment.path(seed).is_file()
         }
         if runs:
+            first = runs[min(runs)]
             parts += ["", f"## {experiment.title}", "", *_tables(list(runs.values()))]
-            if experiment.name == "news":
-                _plot(runs[min(runs)], RESULTS / "quality-news.png")
-                parts += ["", "![Gain over the best popularity window](quality-news.png)"]
+            if experiment.name in PLOTS:
+                name = f"quality-{experiment.name}.png"
+                PLOTS[experiment.name](first, RESULTS / name)
+                parts += ["", f"![{experiment.title}]({name})"]
             seeds = ", ".join(map(str, runs))
             seconds = statistics.median(run["seconds"] for run in runs.values())
-            command = runs[min(runs)]["command"]
-            parts += ["", f"Seeds {seeds}; medians over the seeds; {seconds:.0f} s a run: `{command}`"]
+            parts += ["", f"Seeds {seeds}; medians over the seeds; {seconds:.0f} s a run: `{first['command']}`"]
     return "\n".join(parts) + "\n"
 
 
@@ -139,16 +140,12 @@ def _tables(runs: list[dict[str, Any]]) -> list[str]:
         lines += ["", "Asked for coarse topics:", "", *_table([run["coarse"]["rows"] for run in runs])]
     if "young" in runs[0]:
         lines += ["", "Items first engaged with less than an hour before:", "", *_table([run["young"] for run in runs])]
-    lines += [
-        "",
-        "| gain over the best popularity window | topics | seeds | 95 % interval, first seed |",
-        "|---|---|---|---|",
-    ]
-    for width, parts in (("fine", runs), ("coarse", [run["coarse"] for run in runs if "coarse" in run])):
-        for place, first in enumerate(parts[0]["comparisons"] if parts else ()):
-            gains = ", ".join(f"{part['comparisons'][place]['gain']:+.1%}" for part in parts)
-            interval = f"{first['low']:+.1%} … {first['high']:+.1%}"
-            lines.append(f"| {first['name']}, {first['figure']} | {width} | {gains} | {interval} |")
+    if "held_out" in runs[0]:
+        lines += ["", "Topics that `held-out-topics` never asked for in training:", ""]
+        lines += _table([run["held_out"] for run in runs])
+    lines += ["", *_gains("fine", runs)]
+    if "coarse" in runs[0]:
+        lines += ["", *_gains("coarse", [run["coarse"] for run in runs])]
     return lines
 
 
@@ -160,13 +157,29 @@ def _table(runs: list[list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def _plot(document: dict[str, Any], path: Path) -> None:
-    parts = {"fine": document["comparisons"], "coarse": document.get("coarse", {}).get("comparisons", [])}
+def _gains(width: str, parts: list[dict[str, Any]]) -> list[str]:
+    """Return the gains of each method that keeps to the topic: all seeds, and the first one's interval."""
+    figures = ("mrr", "recall@1", "recall@10")
+    lines = [f"| gain over the best popularity window, {width} | " + " | ".join(figures) + " |", "|---|---|---|---|"]
+    gains = [{(each["name"], each["figure"]): each for each in part["comparisons"]} for part in parts]
+    names = dict.fromkeys(each["name"] for each in parts[0]["comparisons"])
+    for name in names:
+        cells = []
+        for figure in figures:
+            first = gains[0][name, figure]
+            seeds = ", ".join(f"{part[name, figure]['gain']:+.1%}" for part in gains)
+            cells.append(f"{seeds} ({first['low']:+.1%} … {first['high']:+.1%})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _plot_gains(document: dict[str, Any], path: Path) -> None:
+    parts = {"fine": document["comparisons"], "coarse": document["coarse"]["comparisons"]}
     bars = [
         (f"{each['name']}\n{each['figure']}, {width}", each)
         for width, comparisons in parts.items()
         for each in comparisons
-        if each["figure"] != "recall@10" or width == "coarse"
+        if each["name"] in PLOTTED and (each["figure"] != "recall@10" or width == "coarse")
     ]
     figure, axes = plt.subplots(figsize=(9, 0.45 * len(bars) + 1), layout="constrained")
     gains = [100 * each["gain"] for _, each in bars]
@@ -181,6 +194,29 @@ def _plot(document: dict[str, Any], path: Path) -> None:
     axes.tick_params(axis="y", labelsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _plot_methods(document: dict[str, Any], path: Path) -> None:
+    """Draw every method without a filter, narrow topics beside coarse ones."""
+    shown = {"fine": document["rows"], "coarse": document["coarse"]["rows"]}
+    names = [
+        row["name"] for row in document["rows"] if "+" not in row["name"] or row["name"] == "learned-retrieval+filter"
+    ]
+    figure, columns = plt.subplots(1, 2, sharey=True, figsize=(10, 0.26 * len(names) + 1), layout="constrained")
+    for axes, (width, rows) in zip(columns, shown.items(), strict=True):
+        mrr = {row["name"]: row["mrr"] for row in rows}
+        values = [mrr[name] for name in names]
+        axes.barh(names, values, color=["#c56a3b" if name == "conditional" else "#3b6ea5" for name in names])
+        axes.set_xlim(0.8 * mrr["popularity-1h"], 1.05 * max(values))
+        axes.set_xlabel(f"MRR, {width} topics; the axis starts at 80 % of popularity")
+        axes.tick_params(axis="y", labelsize=7)
+    columns[0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+PLOTTED = ("conditional", "conditional+filter", "learned-retrieval+filter")
+PLOTS = {"news": _plot_gains, "methods": _plot_methods}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Floats = npt.NDArray[np.float32]
 
 DEPTH = 10
 """Newest engagements whose successors count."""
-SUCCESSORS = 64
+SUCCESSORS = 128
 """Successors kept of an item."""
 HALF_LIVES_MS = (3_600_000, 86_400_000, 86_400_000, 86_400_000)
 """Of the counts: directly after, in the short and in the long run; among the next `DEPTH`; and what keeps a place."""

@@ -32,7 +32,7 @@ Slots = npt.NDArray[np.int32]
 
 FIRST_CAPACITY = 256
 MOST = DEPTH * SUCCESSORS
-PLACES = 2048
+PLACES = 4096
 """Of the hash table that unites the successors of one user's engagements; a power of two above `MOST`."""
 LOGS_TO_ONE = math.e - 1.0
 _ARRAYS = ("successors", "counts", "as_of_ms")
