@@ -1,17 +1,20 @@
 """Point-in-time examples: what was known of a user just before each engagement."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from headwater.events import Engagement
 from headwater.features import Features, Query, encode_queries
+from headwater.fold import UserState
 from headwater.user_record import Outcome, UserRecord
 from training.corpus import Corpus
 
 Ints = npt.NDArray[np.int64]
+ENCODED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,17 @@ def build_examples(users: dict[str, UserRecord], corpus: Corpus, log: Iterable[L
     Duplicates, repeated offsets and engagements with items the corpus does not know are left out, by the same code as
     in the stream.
     """
-    queries, times, items, repeats = [], [], [], []
+    folded = _folded(users, corpus, log)
+    parts = [_encoded(corpus, [])]
+    while part := list(islice(folded, ENCODED_AT_ONCE)):
+        parts.append(_encoded(corpus, part))
+    return Examples.joined(parts)
+
+
+def _folded(
+    users: dict[str, UserRecord], corpus: Corpus, log: Iterable[Logged]
+) -> Iterator[tuple[UserState, int, int]]:
+    """Yield the user's state before, the item's number and the time of each applied engagement."""
     for logged in log:
         engagement = logged.engagement
         number = corpus.item_index.get(engagement.item_id)
@@ -88,11 +101,13 @@ def build_examples(users: dict[str, UserRecord], corpus: Corpus, log: Iterable[L
         after, outcome = before.apply(engagement, topics, logged.partition, logged.offset)
         users[engagement.user_id] = after
         if outcome is Outcome.APPLIED:
-            queries.append(Query(before.state, None))
-            times.append(engagement.occurred_at)
-            items.append(number)
-            repeats.append(any(past.item_id == engagement.item_id for past in before.state.history))
-    features = encode_queries(queries, times, corpus)
-    return Examples(
-        np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), np.array(repeats, dtype=np.bool_), features
-    )
+            yield before.state, number, engagement.occurred_at
+
+
+def _encoded(corpus: Corpus, folded: list[tuple[UserState, int, int]]) -> Examples:
+    items, times = np.array([(number, at_ms) for _, number, at_ms in folded], dtype=np.int64).reshape(-1, 2).T
+    features = encode_queries([Query(state, None) for state, _, _ in folded], times.tolist(), corpus)
+    repeats = [
+        corpus.items[number - 1].item_id in {past.item_id for past in state.history} for state, number, _ in folded
+    ]
+    return Examples(items, times, np.array(repeats, dtype=np.bool_), features)
