@@ -65,6 +65,15 @@ EXPERIMENTS = (
         )
         for refresh in ("1m", "10m", "1h", "1d", "never")
     ),
+    *(
+        Experiment(
+            f"behind-{behind}",
+            f"A development day, parameters never refreshed, all counts {behind} old",
+            (*NEWS, *DEVELOPMENT_DAY, "--refresh", "never", "--max-queries", "6000", "--behind", behind),
+            seeds=(0,),
+        )
+        for behind in ("1s", "1m", "10m", "1h")
+    ),
     Experiment(
         "methods",
         "Every method on a development day: news clicks of 9 October after two days' warm-up",

@@ -135,6 +135,7 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
     show_default=True,
     help="Ask for this many groups of topics with common readers, too (prequential).",
 )
+@click.option("--behind", metavar="TIME", help="Counts lag this far behind each query; needs --refresh never.")
 @click.option("--methods", default=",".join(DEFAULT), show_default=True, help="Comma-separated; `all` for every one.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def evaluate(
@@ -149,12 +150,16 @@ def evaluate(
     live_for: str,
     max_queries: int,
     coarse_topics: int,
+    behind: str | None,
     methods: str,
     seed: int,
 ) -> None:
     """Compare conditional retrieval with popularity and learned retrieval on data files."""
     refresh_ms = None if refresh == "never" else parse_duration("--refresh", refresh)
     live_for_ms = parse_duration("--live-for", live_for)
+    behind_ms = parse_duration("--behind", behind) if behind else 0
+    if behind_ms and refresh_ms:
+        raise UsageError("--behind needs --refresh never: a refresh brings all counts up to date")
     warmup_ms, until_ms = parse_instant("--warmup-until", warmup_until), parse_instant("--until", until)
     table = read_engagements(engagements).since(parse_instant("--since", since) or 0)
     if len(table) < 2:
@@ -172,6 +177,7 @@ def evaluate(
             refresh_ms,
             max_queries,
             coarse_topics,
+            behind_ms,
             compared,
             seed,
         )

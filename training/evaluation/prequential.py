@@ -33,6 +33,7 @@ class Protocol:
         refresh_ms: Time between refreshes of the parameters; None never refreshes after the warm-up.
         max_queries: Queries are sampled evenly down to this number.
         coarse_topics: Number of coarse topics that items carry besides their own; 0 leaves them out.
+        behind_ms: How far counts lag behind each query, of every row; only without refreshes.
         methods: Names of `METHODS`.
     """
 
@@ -41,6 +42,7 @@ class Protocol:
     refresh_ms: int | None
     max_queries: int
     coarse_topics: int = 0
+    behind_ms: int = 0
     methods: Sequence[str] = DEFAULT
     seed: int = 0
 
@@ -74,7 +76,7 @@ def evaluate_prequential(
         asked = log[rows]
         for column, width in enumerate(widths):
             conditions = corpus.item_topics[asked.items, column]
-            before = Counting(corpus, log, counts[width], rows, first)
+            before = Counting(corpus, log, counts[width], rows, first, protocol.behind_ms)
             rankings[width].rank(scorers, asked, conditions, asked.seen(), before)
             corpus.restore(now)
         if protocol.refresh_ms:
