@@ -65,6 +65,15 @@ EXPERIMENTS = (
         )
         for refresh in ("1m", "10m", "1h", "1d", "never")
     ),
+    Experiment(
+        "strengths",
+        "Relevance against engagement: how strongly the condition pulls, on a development day",
+        (
+            *(*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "4000"),
+            *("--methods", "conditional", "--strengths", "0,0.25,0.5,0.75,1.5,2"),
+        ),
+        seeds=(0,),
+    ),
     *(
         Experiment(
             f"behind-{behind}",
@@ -224,8 +233,31 @@ def _plot_methods(document: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def _plot_strengths(document: dict[str, Any], path: Path) -> None:
+    """Draw topic match against recall as the condition pulls more strongly."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for width, rows in (("fine", document["rows"]), ("coarse", document["coarse"]["rows"])):
+        points = [row for row in rows if row["name"].startswith("conditional") and "+" not in row["name"]]
+        points.sort(key=lambda row: float((row["name"] + "*1").split("*")[1]))
+        axes.plot([row["topic_match@50"] for row in points], [row["recall@10"] for row in points], "o-", label=width)
+        for row in points:
+            strength = (row["name"] + "*1").split("*")[1]
+            axes.annotate(
+                strength,
+                (row["topic_match@50"], row["recall@10"]),
+                textcoords="offset points",
+                xytext=(4, -9),
+                fontsize=7,
+            )
+    axes.set_xlabel("topic match@50 without a filter (relevance)")
+    axes.set_ylabel("R@10 (engagement)")
+    axes.legend(title="topics; the number is the strength")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 PLOTTED = ("conditional", "conditional+filter", "learned-retrieval+filter")
-PLOTS = {"news": _plot_gains, "methods": _plot_methods}
+PLOTS = {"news": _plot_gains, "methods": _plot_methods, "strengths": _plot_strengths}
 
 
 if __name__ == "__main__":

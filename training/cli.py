@@ -137,6 +137,9 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
 )
 @click.option("--behind", metavar="TIME", help="Counts lag this far behind each query; needs --refresh never.")
 @click.option("--methods", default=",".join(DEFAULT), show_default=True, help="Comma-separated; `all` for every one.")
+@click.option(
+    "--strengths", default="", metavar="X,Y", help="Rows with conditions that pull so many times as strongly."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def evaluate(
     engagements: Path,
@@ -152,6 +155,7 @@ def evaluate(
     coarse_topics: int,
     behind: str | None,
     methods: str,
+    strengths: str,
     seed: int,
 ) -> None:
     """Compare conditional retrieval with popularity and learned retrieval on data files."""
@@ -179,6 +183,7 @@ def evaluate(
             coarse_topics,
             behind_ms,
             compared,
+            _strengths(strengths, compared),
             seed,
         )
         if not first < times.warmup_until_ms < times.until_ms:
@@ -186,3 +191,13 @@ def evaluate(
         rankings = evaluate_prequential(table, catalogue, times, learning, bars)
     bars.close()
     report(rankings, table if protocol == "prequential" else None, json_path, seed)
+
+
+def _strengths(listed: str, methods: list[str]) -> list[float]:
+    try:
+        strengths = [float(each) for each in listed.split(",") if each]
+    except ValueError:
+        raise UsageError(f"--strengths takes numbers with commas between them, not {listed!r}") from None
+    if strengths and CONDITIONAL not in methods:
+        raise UsageError(f"--strengths needs the method {CONDITIONAL}")
+    return strengths

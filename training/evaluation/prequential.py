@@ -15,10 +15,10 @@ from training.corpus import Corpus
 from training.evaluation.coarse import with_coarse_topics
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.ranking import Counting, Ranking
-from training.evaluation.scorers import LearnerScorer
+from training.evaluation.scorers import LearnerScorer, Scorer, SteeredScorer
 from training.examples import Examples, Logged, build_examples
 from training.learner import Learner
-from training.methods import DEFAULT, METHODS, UNCONDITIONAL
+from training.methods import CONDITIONAL, DEFAULT, METHODS, UNCONDITIONAL
 
 WIDTHS = ("fine", "coarse")
 Progress = Callable[[str, int, int], None]
@@ -35,6 +35,7 @@ class Protocol:
         coarse_topics: Number of coarse topics that items carry besides their own; 0 leaves them out.
         behind_ms: How far counts lag behind each query, of every row; only without refreshes.
         methods: Names of `METHODS`.
+        strengths: More rows, in which the conditional method's conditions pull that many times as strongly.
     """
 
     warmup_until_ms: int
@@ -44,6 +45,7 @@ class Protocol:
     coarse_topics: int = 0
     behind_ms: int = 0
     methods: Sequence[str] = DEFAULT
+    strengths: Sequence[float] = ()
     seed: int = 0
 
 
@@ -66,7 +68,9 @@ def evaluate_prequential(
     widths = WIDTHS[: 2 if protocol.coarse_topics else 1]
     rankings = {width: Ranking(corpus, settings.live_for_ms, overfetch=(UNCONDITIONAL,)) for width in widths}
     counts = {width: SlidingCounts(log.items, log.times_ms, len(corpus) + 1) for width in widths}
-    scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}
+    scorers: dict[str, Scorer] = {name: LearnerScorer(learner) for name, learner in learners.items()}
+    for strength in protocol.strengths:
+        scorers[f"{CONDITIONAL}*{strength:g}"] = SteeredScorer(learners[CONDITIONAL], strength)
     step_ms = protocol.refresh_ms or protocol.until_ms - protocol.warmup_until_ms
     for begin_ms in range(protocol.warmup_until_ms, protocol.until_ms, step_ms):
         span = np.searchsorted(log.times_ms, (begin_ms, min(begin_ms + step_ms, protocol.until_ms)))

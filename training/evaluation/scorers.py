@@ -47,6 +47,19 @@ class LearnerScorer:
         return self._learner.static_scores(user, items)
 
 
+class SteeredScorer(LearnerScorer):
+    """A learner whose conditions pull more or less strongly: relevance against engagement, without training again."""
+
+    def __init__(self, learner: Learner, strength: float) -> None:
+        super().__init__(learner)
+        self._topical, self._strength = learner.towers.sizes.topical, strength
+
+    def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
+        embeddings = super().embed_users(examples, conditions)
+        embeddings[:, : self._topical] *= self._strength
+        return embeddings
+
+
 class BundleScorer:
     """A published bundle through ONNX Runtime; corpus numbers become the bundle's."""
 
