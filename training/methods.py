@@ -36,9 +36,6 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     **{f"dimension-{dimension}": {"dimension": dimension} for dimension in (8, 16, 32, 128, 256)},
 }
 """Name to the fields of `LearningSettings` that differ from the default."""
-SERVABLE = [
-    name
-    for name, changes in METHODS.items()
-    if not {"personas", "held_out"} & changes.keys() and name != "ids-expiring"
-]
-"""Methods whose bundles a server can answer from, and whose whole state a checkpoint holds."""
+NOT_SERVED = {"personas", "streaming", "covisits", "held_out"}
+SERVABLE = [name for name, changes in METHODS.items() if not NOT_SERVED & changes.keys() and name != "ids-expiring"]
+"""Methods whose bundles a server answers from as they were trained, and whose whole state a checkpoint holds."""
