@@ -233,17 +233,21 @@ def _plot_methods(document: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def _strength(row: dict[str, Any]) -> str:
+    strength: str = (row["name"] + "*1").split("*")[1]
+    return strength
+
+
 def _plot_strengths(document: dict[str, Any], path: Path) -> None:
     """Draw topic match against recall as the condition pulls more strongly."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for width, rows in (("fine", document["rows"]), ("coarse", document["coarse"]["rows"])):
         points = [row for row in rows if row["name"].startswith("conditional") and "+" not in row["name"]]
-        points.sort(key=lambda row: float((row["name"] + "*1").split("*")[1]))
+        points.sort(key=lambda row: float(_strength(row)))
         axes.plot([row["topic_match@50"] for row in points], [row["recall@10"] for row in points], "o-", label=width)
         for row in points:
-            strength = (row["name"] + "*1").split("*")[1]
             axes.annotate(
-                strength,
+                _strength(row),
                 (row["topic_match@50"], row["recall@10"]),
                 textcoords="offset points",
                 xytext=(4, -9),

@@ -211,7 +211,7 @@ def _features(
 ) -> int:
     """Write the entries of all users, `values` still without their logarithm, and return how many there are."""
     table, stamps = np.empty(PLACES, dtype=np.int64), np.full(PLACES, -1, dtype=np.int64)
-    decays = np.empty(COUNTS, dtype=np.float32)
+    decays = np.empty(HELD, dtype=np.float32)
     end = 0
     for owner in range(len(histories)):
         begin = end
@@ -220,7 +220,7 @@ def _features(
             if source == 0 or source >= len(row_of) or row_of[source] < 0:
                 continue
             row = row_of[source]
-            for window in range(COUNTS):
+            for window in range(HELD):
                 decays[window] = math.exp(max(now_ms[owner] - as_of_ms[row], 0) * _RATES[window])
             for slot in range(SUCCESSORS):
                 item = np.int64(successors[row, slot])

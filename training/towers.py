@@ -83,7 +83,7 @@ class UserTower(nn.Module):
         super().__init__()
         width = sizes.dimension + STREAMING + COVISITS
         person = sizes.own + USER_TOPIC + CONTEXT
-        self.topical, self.dimension, self.personas = sizes.topical, sizes.dimension, sizes.personas
+        self.topical, self.dimension = sizes.topical, sizes.dimension
         self.history = nn.Embedding(sizes.items + 1, sizes.own, sparse=True)
         self.topic = nn.Embedding(sizes.topics + 1, USER_TOPIC, padding_idx=0)
         self.recency = nn.Parameter(torch.tensor([0.5]))
