@@ -4,9 +4,6 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 HALF_LIVES_MS = (120_000, 600_000, 3_600_000, 21_600_000, 86_400_000)
 WINDOWS = len(HALF_LIVES_MS)
 FORMAT = 1
@@ -98,13 +95,3 @@ def summed(activities: Iterable[ItemActivity]) -> ItemActivity:
         for window, half_life in enumerate(HALF_LIVES_MS)
     )
     return ItemActivity(counts, as_of_ms, sum(part.total for part in parts))
-
-
-def decayed(
-    counts: npt.NDArray[np.float32], as_of_ms: npt.NDArray[np.int64], now_ms: int | npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Return counts (N, WINDOWS) as of `as_of_ms` (N,) decayed to `now_ms`; never grown where it is later."""
-    elapsed = np.maximum(now_ms - as_of_ms, 0).astype(np.float32)
-    rates = -1.0 / np.asarray(HALF_LIVES_MS, dtype=np.float32)
-    result: npt.NDArray[np.float32] = counts * np.exp2(elapsed[:, None] * rates)
-    return result

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from headwater.activity import HALF_LIVES_MS, WINDOWS, decayed
+from headwater.activity import HALF_LIVES_MS, WINDOWS
 from headwater.covisit_features import COVISITS, DEPTH, SUCCESSORS
 from headwater.covisit_features import HALF_LIVES_MS as COVISIT_HALF_LIVES_MS
 from headwater.events import Item
@@ -146,39 +146,3 @@ def encode_items(items: Sequence[Item], vocabulary: Vocabulary) -> Features:
             if isinstance(value, float):
                 numeric[row, column] = (value - mean) / std
     return {"item": item, "topics": topics, "numeric": numeric}
-
-
-def streaming_features(
-    counts: npt.NDArray[np.float32],
-    totals: npt.NDArray[np.int64],
-    as_of_ms: npt.NDArray[np.int64],
-    published_at_ms: npt.NDArray[np.int64],
-    now_ms: int | npt.NDArray[np.int64],
-) -> npt.NDArray[np.float32]:
-    """Return the dimensions of an item embedding that change by the second.
-
-    Args:
-        counts: (N, WINDOWS) float32, as of `as_of_ms`.
-        totals: (N,) int64, engagements ever.
-        as_of_ms: (N,) int64.
-        published_at_ms: (N,) int64.
-        now_ms: Epoch ms, one for all or (N,).
-
-    Returns:
-        (N, STREAMING) float32: log1p of each decayed count and of the total; log1p age in hours; e^(-age / a) for each
-        of `AGES_H`; then, so that a weighted sum can bend, the `BENT` logs above each of `HINGES`, and multiplied by
-        each e^(-age / a).
-    """
-    age_h = np.maximum(now_ms - published_at_ms, 0) / HOUR_MS
-    logs = np.log1p(decayed(counts, as_of_ms, now_ms))  # (N, WINDOWS)
-    young = np.exp(-age_h[:, None] / np.asarray(AGES_H, dtype=np.float32))  # (N, AGES_H)
-    bent = logs[:, BENT, None]  # (N, BENT, 1)
-    features = np.empty((len(counts), STREAMING), dtype=np.float32)
-    features[:, :WINDOWS] = logs
-    features[:, WINDOWS] = np.log1p(totals)
-    features[:, LOGS] = np.log1p(age_h)
-    features[:, LOGS + 1 : PLAIN] = young
-    hinged = np.maximum(bent - np.asarray(HINGES, dtype=np.float32), 0.0)  # (N, BENT, HINGES)
-    features[:, PLAIN:HINGED] = hinged.reshape(-1, HINGED - PLAIN)
-    features[:, HINGED:] = (bent * young[:, None, :]).reshape(-1, STREAMING - HINGED)
-    return features

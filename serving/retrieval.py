@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
 from headwater.errors import UnknownTopic
@@ -104,6 +105,8 @@ class Retrieval:
         # 3. User tower, and what co-visitation adds to single items.
         embeddings = pair.bundle.user_tower.embed(encode_queries(queries, now_ms, pair.bundle.vocabulary))
         dense, weights = np.split(embeddings, (embeddings.shape[1] - COVISITS,), axis=1)  # (B, D + S), (B, COVISITS)
+        if topic is not None and filters.relevance is Relevance.TOPIC:
+            dense[:, : pair.bundle.manifest.topical] *= FILTERED_PULL
         added = self.covisits.scores([_newest(query.state) for query in queries], weights, now_ms)
         # 4. Search.
         found = pair.index.search(

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from headwater.activity import HALF_LIVES_MS, WINDOWS
 from headwater.covisits import Covisits
 from headwater.events import Item
-from headwater.features import ITEM_TOPICS, STREAMING, streaming_features
+from headwater.features import ITEM_TOPICS
+from headwater.streaming_features import streaming_features
 
 NEVER = -(2**60)
 FIRST_CAPACITY = 1024
@@ -128,11 +129,7 @@ class Corpus:
     def streaming(self, items: Ints, now_ms: int) -> npt.NDArray[np.float32]:
         """Return the streaming features (N, STREAMING) of items at a time not before their last engagement."""
         counts = self.counts[items].astype(np.float32)
-        features = streaming_features(
-            counts, self.totals[items], self.engaged_ms[items], self.published_ms[items], now_ms
-        )
-        assert features.shape[1] == STREAMING
-        return features
+        return streaming_features(counts, self.totals[items], self.engaged_ms[items], self.published_ms[items], now_ms)
 
     def places(self, items: Ints) -> Ints:
         """Return for each number its place among `items`, -1 where it is none of them."""

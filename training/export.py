@@ -72,6 +72,7 @@ def export_bundle(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         fusion=learner.towers.sizes.fusion,
         dimension=learner.settings.dimension,
+        topical=learner.towers.sizes.steered,
         tensors={name: tensor_specs(staging / name) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE)},
         training_offsets=offsets,
         metrics=metrics,

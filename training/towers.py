@@ -37,6 +37,11 @@ class TowerSizes:
         return self.dimension // 2
 
     @property
+    def steered(self) -> int:
+        """Leading dimensions in which nothing but the condition pulls."""
+        return self.topical if self.fusion == "steer" else 0
+
+    @property
     def own(self) -> int:
         """Dimensions for the person's taste; apart from the others, so that both learn at their pace."""
         return self.dimension - self.topical

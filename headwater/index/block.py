@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.activity import WINDOWS, ItemActivity
-from headwater.features import STREAMING, streaming_features
+from headwater.features import STREAMING
+from headwater.streaming_features import streaming_features
 
 REFRESH_MS = 250
 REFRESH_SHARE = 0.05

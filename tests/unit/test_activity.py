@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from headwater.activity import (
     HALF_LIVES_MS,
     ItemActivity,
-    decayed,
     decode_activity,
     decode_activity_frame,
     encode_activity,
@@ -47,17 +46,6 @@ def test_partitions_add_up(times: list[int], cut: int) -> None:
     total = summed(parts)
     assert total.total == whole.total
     np.testing.assert_allclose(total.counts, whole.counts)
-
-
-def test_batch_decay_is_the_scalar_decay() -> None:
-    activity = applied([0, 40_000, 70_000])
-    later = START_MS + 1_000_000
-    batch = decayed(np.array([activity.counts], dtype=np.float32), np.array([activity.as_of_ms]), later)
-    expected = [
-        count * 2.0 ** ((activity.as_of_ms - later) / half)
-        for count, half in zip(activity.counts, HALF_LIVES_MS, strict=True)
-    ]
-    np.testing.assert_allclose(batch[0], expected, rtol=1e-5)
 
 
 def test_binary_forms_are_lossless() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS, NEAR_LOG
 from headwater.features import STREAMING
 from training.corpus import Corpus
@@ -86,7 +87,8 @@ class Ranking:
             on_topic = member[int(conditions[query])][live]
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             for name, baseline in self.baselines.items():
-                self._rank_scores(name, baseline.scores(np.asarray(seen[query]), live), place, on_topic)
+                scores = baseline.scores(np.asarray(seen[query]), live)
+                self._rank_scores(name, scores, place, on_topic, scores)
             streaming = self.corpus.streaming(live, now_ms)
             history = examples.histories[query : query + 1]
             covisits = self.corpus.covisits.features(
@@ -94,30 +96,34 @@ class Ranking:
             )
             nearest = 1e-6 * counts.counts[0, live]  # ties go to the more popular one
             nearest[covisits.items] += covisits.values[:, NEAR_LOG]
-            self._rank_scores("co-visitation", nearest, place, on_topic)
+            self._rank_scores("co-visitation", nearest, place, on_topic, nearest)
             for name, scorer in scorers.items():
                 user, embedded = users[name][query], items[name].of(live)
                 weights = user[embedded.shape[1] :]
                 scores = scorer.static_scores(user, embedded) + streaming @ weights[:STREAMING]
                 scores[covisits.items] += covisits.values @ weights[STREAMING : STREAMING + COVISITS]
-                self._rank_scores(name, scores, place, on_topic)
+                pull = embedded[:, : scorer.steered] @ user[: scorer.steered]
+                self._rank_scores(name, scores, place, on_topic, scores - (1.0 - FILTERED_PULL) * pull)
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
         for window, name in enumerate(WINDOWS_MS):
             self.row(name).add(counts.rank(window, members, place, self.corpus.published_ms))
 
-    def _rank_scores(self, name: str, scores: Floats, place: int, on_topic: npt.NDArray[np.bool_]) -> None:
+    def _rank_scores(
+        self, name: str, scores: Floats, place: int, on_topic: npt.NDArray[np.bool_], filtered: Floats
+    ) -> None:
+        """Add to the rows of a method: by `scores` (N,) alone, and by `filtered` (N,) inside an exact filter."""
         possible = min(MATCH_AT, int(on_topic.sum()))
         above = scores > scores[place]
         top = np.argpartition(-scores, MATCH_AT - 1)[:MATCH_AT] if len(scores) > MATCH_AT else np.arange(len(scores))
         self.row(name).add(1 + int(above.sum()), float(on_topic[top].sum()) / possible)
-        within = 1 + int((above & on_topic).sum())
         if name in self.overfetch:
+            within = 1 + int((above & on_topic).sum())
             fetched = int(above.sum()) < OVERFETCH
             few = np.argpartition(-scores, OVERFETCH - 1)[:OVERFETCH] if len(scores) > OVERFETCH else top
             share = min(possible, int(on_topic[few].sum())) / possible
             self.row(f"{name}+overfetch{OVERFETCH}").add(within if fetched else float("inf"), share)
-        self.row(f"{name}+filter").add(within)
+        self.row(f"{name}+filter").add(1 + int(((filtered > filtered[place]) & on_topic).sum()))
 
 
 class Counting:

@@ -18,6 +18,11 @@ Floats = npt.NDArray[np.float32]
 class Scorer(Protocol):
     """Embeds users and items; the score is their inner product."""
 
+    @property
+    def steered(self) -> int:
+        """Leading dimensions in which nothing but the condition pulls."""
+        ...
+
     def embed_items(self, items: Ints) -> Floats:
         """Return static embeddings (N, D) of corpus numbers."""
         ...
@@ -36,6 +41,7 @@ class LearnerScorer:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
+        self.steered = learner.towers.sizes.steered
 
     def embed_items(self, items: Ints) -> Floats:
         return self._learner.embed_items(items)
@@ -48,11 +54,12 @@ class LearnerScorer:
 
 
 class SteeredScorer(LearnerScorer):
-    """A learner whose conditions pull more or less strongly: relevance against engagement, without training again."""
+    """A learner whose conditions pull more or less strongly, inside a filter too: relevance against engagement."""
 
     def __init__(self, learner: Learner, strength: float) -> None:
         super().__init__(learner)
         self._topical, self._strength = learner.towers.sizes.topical, strength
+        self.steered = 0
 
     def embed_users(self, examples: Examples, conditions: Ints) -> Floats:
         embeddings = super().embed_users(examples, conditions)
@@ -65,6 +72,7 @@ class BundleScorer:
 
     def __init__(self, bundle: Bundle, corpus: Corpus) -> None:
         self._bundle, self._corpus = bundle, corpus
+        self.steered = bundle.manifest.topical
         vocabulary = bundle.vocabulary
         self._items = np.array([0, *(vocabulary.item_index.get(item.item_id, 0) for item in corpus.items)])
         self._topics = np.array([0, *(vocabulary.topic_index.get(topic, 0) for topic in corpus.topics)])

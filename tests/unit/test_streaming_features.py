@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from headwater.activity import HALF_LIVES_MS, WINDOWS
-from headwater.features import AGES_H, BENT, HINGED, HINGES, LOGS, PLAIN, STREAMING, streaming_features
+from headwater.features import AGES_H, BENT, HINGED, HINGES, LOGS, PLAIN, STREAMING
+from headwater.streaming_features import streaming_features
 
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000

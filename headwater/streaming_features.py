@@ -1,0 +1,63 @@
+"""The dimensions of an item embedding that change by the second, compiled: every query and every example reads many."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from headwater.activity import HALF_LIVES_MS, WINDOWS
+from headwater.features import AGES_H, BENT, HINGES, HOUR_MS, LOGS, PLAIN, STREAMING
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+_RATES = tuple(np.float32(-math.log(2.0) / half_life) for half_life in HALF_LIVES_MS)
+_AGE_RATES = tuple(np.float32(-1.0 / age) for age in AGES_H)
+_HINGES = tuple(np.float32(hinge) for hinge in HINGES)
+_INTS = "int64[::1]"
+
+
+def streaming_features(counts: Floats, totals: Ints, as_of_ms: Ints, published_at_ms: Ints, now_ms: int) -> Floats:
+    """Return the streaming dimensions of N items.
+
+    Args:
+        counts: (N, WINDOWS) float32, as of `as_of_ms`; never grown where that is later than `now_ms`.
+        totals: (N,) int64, engagements ever.
+        as_of_ms: (N,) int64.
+        published_at_ms: (N,) int64.
+        now_ms: Epoch ms.
+
+    Returns:
+        (N, STREAMING) float32: log1p of each decayed count and of the total; log1p age in hours; e^(-age / a) for each
+        of `AGES_H`; then, so that a weighted sum can bend, the `BENT` logs above each of `HINGES`, and multiplied by
+        each e^(-age / a).
+    """
+    features = np.empty((len(counts), STREAMING), dtype=np.float32)
+    totals, as_of_ms, published_at_ms = map(np.ascontiguousarray, (totals, as_of_ms, published_at_ms))
+    _fill(np.ascontiguousarray(counts), totals, as_of_ms, published_at_ms, now_ms, features)
+    return features
+
+
+@njit(f"void(float32[:, ::1], {_INTS}, {_INTS}, {_INTS}, int64, float32[:, ::1])", cache=True, nogil=True)
+def _fill(counts: Floats, totals: Ints, as_of_ms: Ints, published_at_ms: Ints, now_ms: int, features: Floats) -> None:
+    one = np.float32(1.0)
+    for row in range(len(counts)):
+        elapsed_ms = np.float32(max(now_ms - as_of_ms[row], 0))
+        age_h = np.float32(max(now_ms - published_at_ms[row], 0) / HOUR_MS)
+        for window in range(WINDOWS):
+            decayed = counts[row, window] * math.exp(elapsed_ms * _RATES[window])
+            features[row, window] = math.log(one + decayed)
+        features[row, WINDOWS] = math.log(np.float32(totals[row] + 1))
+        features[row, LOGS] = math.log(one + age_h)
+        for place in range(len(AGES_H)):
+            features[row, LOGS + 1 + place] = math.exp(age_h * _AGE_RATES[place])
+        column = PLAIN
+        for window in BENT:
+            for hinge in _HINGES:
+                features[row, column] = max(features[row, window] - hinge, np.float32(0.0))
+                column += 1
+        for window in BENT:
+            for place in range(len(AGES_H)):
+                features[row, column] = features[row, window] * features[row, LOGS + 1 + place]
+                column += 1
