@@ -89,33 +89,30 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
         float32, log1p hours; topic_ids (B, USER_TOPICS) int64 and topic_weights float32, heaviest
         first; condition (B,) int64; context (B, CONTEXT) float32.
     """
-    count = len(queries)
-    times = [now_ms] * count if isinstance(now_ms, int) else now_ms
-    features: Features = {
-        name: np.zeros((count, width) if width else count, dtype=dtype) for name, (dtype, width) in USER_INPUTS.items()
+    times = [now_ms] * len(queries) if isinstance(now_ms, int) else now_ms
+    rows = [_encode(query, at_ms, vocabulary) for query, at_ms in zip(queries, times, strict=True)]
+    columns = zip(*rows, strict=True) if rows else [()] * len(USER_INPUTS)
+    return {
+        name: np.array(column, dtype=dtype).reshape((len(rows), width) if width else len(rows))
+        for (name, (dtype, width)), column in zip(USER_INPUTS.items(), columns, strict=True)
     }
-    for row, (query, at_ms) in enumerate(zip(queries, times, strict=True)):
-        _encode_history(features, row, query.state, at_ms, vocabulary.item_index)
-        _encode_topics(features, row, query.state, at_ms, vocabulary.topic_index)
-        features["context"][row] = _context(query.state, at_ms)
-        if query.topic is not None:
-            features["condition"][row] = vocabulary.topic_index.get(query.topic, UNKNOWN)
-    return features
 
 
-def _encode_history(features: Features, row: int, state: UserState, now_ms: int, index: Mapping[str, int]) -> None:
+def _encode(query: Query, now_ms: int, vocabulary: Indices) -> tuple[Sequence[int] | Sequence[float] | int, ...]:
+    """Return one query's row of each of `USER_INPUTS`."""
+    state, index = query.state, vocabulary.topic_index
     newest = state.history[: -HISTORY - 1 : -1]
-    if newest:
-        features["history_items"][row, : len(newest)] = [index.get(past.item_id, UNKNOWN) for past in newest]
-        features["history_ages"][row, : len(newest)] = [_log_hours(now_ms - past.at_ms) for past in newest]
-
-
-def _encode_topics(features: Features, row: int, state: UserState, now_ms: int, index: Mapping[str, int]) -> None:
     known = [(counter.at(now_ms), index[topic]) for topic, counter in state.topics if topic in index]
-    if known:
-        known.sort(reverse=True)
-        features["topic_ids"][row, : len(known)] = [topic for _, topic in known]
-        features["topic_weights"][row, : len(known)] = [math.log1p(weight) for weight, _ in known]
+    known.sort(reverse=True)
+    no_items, no_topics = [0] * (HISTORY - len(newest)), [0] * (USER_TOPICS - len(known))
+    return (
+        [vocabulary.item_index.get(past.item_id, UNKNOWN) for past in newest] + no_items,
+        [_log_hours(now_ms - past.at_ms) for past in newest] + no_items,
+        [topic for _, topic in known] + no_topics,
+        [math.log1p(weight) for weight, _ in known] + no_topics,
+        UNKNOWN if query.topic is None else index.get(query.topic, UNKNOWN),
+        _context(state, now_ms),
+    )
 
 
 def _context(state: UserState, now_ms: int) -> tuple[float, float, float, float]:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from headwater.covisit_features import DEPTH, CovisitFeatures
 from headwater.covisits import Covisits
 from headwater.index.added_scores import AddedScores
+from headwater.index.item_numbers import ItemNumbers
 from headwater.successions import Succession
 
 AT_ONCE = 64
@@ -18,8 +19,7 @@ class ItemCovisits:
 
     def __init__(self) -> None:
         self._covisits = Covisits()
-        self._numbers: dict[str, int] = {}
-        self._item_ids = [""]
+        self._names = ItemNumbers()
         self._counted: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -31,18 +31,13 @@ class ItemCovisits:
         fresh = [each for each in successions if each.offset > newest]
         for start in range(0, len(fresh), AT_ONCE):
             part = fresh[start : start + AT_ONCE]
-            items = np.array([self._number(each.item_id) for each in part], dtype=np.int64)
+            items = np.array([self._names.number(each.item_id) for each in part], dtype=np.int64)
             times_ms = np.array([each.at_ms for each in part], dtype=np.int64)
-            self._covisits.engage(items, times_ms, _padded([list(map(self._number, each.before)) for each in part]))
+            self._covisits.engage(
+                items, times_ms, _padded([list(map(self._names.number, each.before)) for each in part])
+            )
         if fresh:
             self._counted[partition] = fresh[-1].offset
-
-    def _number(self, item_id: str) -> int:
-        number = self._numbers.get(item_id)
-        if number is None:
-            number = self._numbers[item_id] = len(self._item_ids)
-            self._item_ids.append(item_id)
-        return number
 
     def scores(self, histories: Sequence[Sequence[str]], weights: npt.NDArray[np.float32], now_ms: int) -> AddedScores:
         """Return what co-visitation adds to the scores of single items.
@@ -53,19 +48,19 @@ class ItemCovisits:
             now_ms: Epoch ms.
         """
         found = self._found(histories, now_ms)
-        numbers, places = np.unique(found.items, return_inverse=True)
         scores = np.einsum("ec,ec->e", found.values, weights[found.owners])
-        return AddedScores(found.owners, places, [self._item_ids[number] for number in numbers.tolist()], scores)
+        return AddedScores(found.owners, found.items, scores, self._names)
 
     def features(self, history: Sequence[str], now_ms: int) -> dict[str, npt.NDArray[np.float32]]:
         """Return one user's features, item id to (COVISITS,); `history` newest first."""
         found = self._found([history], now_ms)
         return {
-            self._item_ids[number]: values for number, values in zip(found.items.tolist(), found.values, strict=True)
+            self._names.item_ids[number]: values
+            for number, values in zip(found.items.tolist(), found.values, strict=True)
         }
 
     def _found(self, histories: Sequence[Sequence[str]], now_ms: int) -> CovisitFeatures:
-        known = [[self._numbers.get(item_id, 0) for item_id in history[:DEPTH]] for history in histories]
+        known = [[self._names.get(item_id) for item_id in history[:DEPTH]] for history in histories]
         return self._covisits.features(_padded(known), np.full(len(known), now_ms, dtype=np.int64))
 
     def forget(self, before_ms: int) -> None:
@@ -74,8 +69,7 @@ class ItemCovisits:
         if 2 * len(active) > len(self):
             return
         self._covisits, kept = self._covisits.renumbered(active)
-        self._item_ids = ["", *(self._item_ids[number] for number in kept.tolist())]
-        self._numbers = {item_id: number for number, item_id in enumerate(self._item_ids) if number}
+        self._names.keep(kept)
 
 
 def _padded(histories: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:

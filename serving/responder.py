@@ -11,7 +11,7 @@ from headwater.events import CandidateRequest
 from headwater.names import CANDIDATES
 from headwater.wire import decode
 from serving.held import Pair
-from serving.retrieval import Answer, Filters, Retrieval
+from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 
@@ -50,7 +50,8 @@ class Responder:
         pair, answers = await self._live(), list[Answer]()
         for start in range(0, len(request.user_ids), USERS_AT_ONCE):
             users = request.user_ids[start : start + USERS_AT_ONCE]
-            answers += await self.retrieval.candidates(users, request.topic, request.k, Filters(), pair)
+            queries = [TopicQuery(user_id, request.topic, request.k, Filters()) for user_id in users]
+            answers += await self.retrieval.answers(queries, pair)
         return [
             Outgoing(
                 CANDIDATES,

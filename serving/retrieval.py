@@ -21,6 +21,8 @@ from serving.clock import Clock
 from serving.held import HeldGenerations, Pair
 
 NEAR_MATCHES = 3
+SCORE_DIGITS = 5
+NO_CANDIDATES = Candidates([], np.empty(0, dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,16 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicQuery:
+    """Which k items of a topic a user should be notified about; None asks without a condition."""
+
+    user_id: str
+    topic: str | None
+    k: int
+    filters: Filters
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One user's candidates, and what produced them."""
 
@@ -50,20 +62,21 @@ class Answer:
     topic: str | None
     candidates: Candidates
     version: str
-    watermark_ms: int
+    watermark: str | None
     freshness_ms: int | None
     cold_start: bool
 
     def document(self) -> dict[str, object]:
         """Return the answer as JSON-ready values, as in `headwater.events.UserCandidates`."""
-        found = zip(self.candidates.item_ids, self.candidates.scores, strict=True)
+        scores = np.round(self.candidates.scores.astype(np.float64), SCORE_DIGITS).tolist()
+        found = zip(self.candidates.item_ids, scores, strict=True)
         return {
             "user_id": self.user_id,
             "topic": self.topic,
-            "candidates": [{"item_id": item_id, "score": round(score, 5)} for item_id, score in found],
+            "candidates": [{"item_id": item_id, "score": score} for item_id, score in found],
             "bundle_version": self.version,
             "generation": self.version,
-            "watermark": iso(self.watermark_ms) if self.watermark_ms else None,
+            "watermark": self.watermark,
             "freshness_ms": self.freshness_ms,
             "cold_start": self.cold_start,
         }
@@ -78,52 +91,57 @@ class Retrieval:
     covisits: ItemCovisits
     clock: Clock
 
-    async def candidates(
-        self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: Pair | None = None
-    ) -> list[Answer]:
-        """Return one answer a user, in order; an unknown user gets a cold-start answer.
+    async def answers(self, queries: Sequence[TopicQuery], pair: Pair | None = None) -> list[Answer]:
+        """Return one answer a query, in order; an unknown user gets a cold-start answer.
 
         Args:
-            user_ids: B users.
-            topic: What the answer is about.
-            k: Candidates a user.
-            filters: What they must not be.
-            pair: Answers, instead of the live one: for a query that is answered in several parts.
+            queries: B queries, all of them answered at the same time.
+            pair: Answers, instead of the live one: for users who are asked for in several parts.
 
         Raises:
             NoLiveGeneration: nothing is promoted yet.
-            UnknownTopic: no live item carries the topic; names near matches.
+            UnknownTopic: no live item carries the topic of one of the queries; names near matches.
             RedisError: the feature store is away.
         """
-        # 1. One pair for the whole query: whatever is promoted meanwhile, tower and index stay of one version.
+        # 1. One pair for all: whatever is promoted meanwhile, tower and index stay of one version.
         pair = pair or self.held.live
-        require_topic(pair, topic)
         # 2. Features of all users in one round trip.
-        records, delivered = await self.store.users_and_delivered(user_ids)
+        records, delivered = await self.store.users_and_delivered([query.user_id for query in queries])
         now_ms = self.clock.now_ms()
-        queries = [Query(record.state if record else EMPTY, topic) for record in records]
+        states = [record.state if record else EMPTY for record in records]
         # 3. User tower, and what co-visitation adds to single items.
-        embeddings = pair.bundle.user_tower.embed(encode_queries(queries, now_ms, pair.bundle.vocabulary))
+        asked = [Query(state, query.topic) for state, query in zip(states, queries, strict=True)]
+        embeddings = pair.bundle.user_tower.embed(encode_queries(asked, now_ms, pair.bundle.vocabulary))
         dense, weights = np.split(embeddings, (embeddings.shape[1] - COVISITS,), axis=1)  # (B, D + S), (B, COVISITS)
-        if topic is not None and filters.relevance is Relevance.TOPIC:
-            dense[:, : pair.bundle.manifest.topical] *= FILTERED_PULL
-        added = self.covisits.scores([_newest(query.state) for query in queries], weights, now_ms)
-        # 4. Search.
-        found = pair.index.search(
-            dense,
-            k,
-            topic,
-            now_ms,
-            relevance=filters.relevance,
-            added=added,
-            exclude=[_excluded(*known, filters) for known in zip(records, delivered, strict=True)],
-            max_age_ms=filters.max_age_ms,
-            min_relevance=filters.min_relevance,
-        )
+        added = self.covisits.scores([_newest(state) for state in states], weights, now_ms)
+        # 4. Search; queries that ask the same share one matrix product.
+        alike: dict[tuple[str | None, int, Filters], list[int]] = {}
+        for place, query in enumerate(queries):
+            alike.setdefault((query.topic, query.k, query.filters), []).append(place)
+        found = [NO_CANDIDATES] * len(queries)
+        for (topic, k, filters), places in alike.items():
+            require_topic(pair, topic)
+            group = dense[places]
+            if topic is not None and filters.relevance is Relevance.TOPIC:
+                group[:, : pair.bundle.manifest.topical] *= FILTERED_PULL
+            candidates = pair.index.search(
+                group,
+                k,
+                topic,
+                now_ms,
+                relevance=filters.relevance,
+                added=added if len(alike) == 1 else added.of(places),
+                exclude=[_excluded(records[place], delivered[place], filters) for place in places],
+                max_age_ms=filters.max_age_ms,
+                min_relevance=filters.min_relevance,
+            )
+            for place, each in zip(places, candidates, strict=True):
+                found[place] = each
         watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
+        watermark = iso(watermark_ms) if watermark_ms else None
         return [
-            Answer(user_id, topic, candidates, pair.version, watermark_ms, freshness_ms, record is None)
-            for user_id, candidates, record in zip(user_ids, found, records, strict=True)
+            Answer(query.user_id, query.topic, candidates, pair.version, watermark, freshness_ms, record is None)
+            for query, candidates, record in zip(queries, found, records, strict=True)
         ]
 
 

@@ -19,6 +19,7 @@ from headwater.producer import EngagementProducer
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, RedisFeatureStore
 from headwater.topics import ensure_topics
+from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import POLL_S, HeldGenerations
@@ -43,6 +44,7 @@ class State:
     held: HeldGenerations
     followed: Followed
     retrieval: Retrieval
+    batcher: Batcher
     metrics: Metrics
     producer: EngagementProducer
     in_flight: int = 0
@@ -86,7 +88,7 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
         stack.push_async_callback(store.close)
         producer = await asyncio.to_thread(EngagementProducer, settings)
         stack.push_async_callback(asyncio.to_thread, _close_quietly, producer)
-        state = State(settings, store, held, followed, retrieval, metrics, producer)
+        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer)
         await _start(state, stack)
         yield state
 

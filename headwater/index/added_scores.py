@@ -1,34 +1,50 @@
 """Sparse dimensions of an inner product: what they add to the scores of single items."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from headwater.index.block import Block
+from headwater.index.item_numbers import ItemNumbers
+
+DENSE = 64
+"""Rows for each entry up to which it pays to find the rows of all entries at once."""
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
 class AddedScores(NamedTuple):
-    """A sparse matrix (B, N): entry e adds `scores[e]` to item `item_ids[items[e]]` of row `owners[e]`, each pair once.
+    """A sparse matrix (B, N): entry e adds `scores[e]` to item `items[e]` of row `owners[e]`, each pair once.
 
     Attributes:
         owners: (E,) ascending.
-        items: (E,) places in `item_ids`.
+        items: (E,) numbers in `names`.
     """
 
     owners: Ints
     items: Ints
-    item_ids: list[str]
     scores: Floats
+    names: ItemNumbers
 
-    def within(self, rows: Mapping[str, int]) -> "AddedRows":
-        """Return the entries of items that have a row."""
-        row_of = np.fromiter((rows.get(item_id, -1) for item_id in self.item_ids), np.int64, len(self.item_ids))
-        entry_rows = row_of[self.items]
-        kept = entry_rows >= 0
-        return AddedRows(self.owners[kept], entry_rows[kept], self.scores[kept])
+    def of(self, rows: Sequence[int]) -> "AddedScores":
+        """Return the entries of some rows, ascending, who become 0, 1 …."""
+        begins = np.searchsorted(self.owners, rows)
+        counts = np.searchsorted(self.owners, rows, side="right") - begins
+        entries = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
+        owners = np.repeat(np.arange(len(rows)), counts)
+        return AddedScores(owners, self.items[entries], self.scores[entries], self.names)
+
+    def within(self, block: Block) -> "AddedRows":
+        """Return the entries of items that a block has."""
+        if len(block) <= DENSE * len(self.items):
+            rows = self.names.places(self.items, block.numbers(self.names))
+        else:
+            item_ids = self.names.item_ids
+            rows = np.array([block.rows.get(item_ids[item], -1) for item in self.items.tolist()], dtype=np.int64)
+        kept = rows >= 0
+        return AddedRows(self.owners[kept], rows[kept], self.scores[kept])
 
 
 class AddedRows(NamedTuple):
@@ -44,4 +60,4 @@ class AddedRows(NamedTuple):
         return AddedRows(self.owners[part] - begin, self.rows[part], self.scores[part])
 
 
-NOTHING = AddedScores(np.empty(0, np.int64), np.empty(0, np.int64), [], np.empty(0, np.float32))
+NOTHING = AddedScores(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), ItemNumbers())

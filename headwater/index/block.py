@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from headwater.activity import WINDOWS, ItemActivity
 from headwater.features import STREAMING
+from headwater.index.item_numbers import ItemNumbers
 from headwater.streaming_features import streaming_features
 
 REFRESH_MS = 250
@@ -35,6 +36,9 @@ class Block:
         self._totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._as_of_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self._numbers = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self._numbered_by: tuple[ItemNumbers, int] | None = None
+        self._unnumbered: set[int] = set()
         self._stale_rows: set[int] = set()
         self._refreshed_ms = 0
         self._refresh_cost_ms = 0.0
@@ -60,7 +64,7 @@ class Block:
 
     def _grow(self) -> None:
         capacity = 2 * len(self._matrix)
-        for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms"):
+        for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms", "_numbers"):
             old = getattr(self, name)
             grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
             grown[: len(old)] = old
@@ -73,10 +77,12 @@ class Block:
         if row != last:
             self.item_ids[row] = moved
             self.rows[moved] = row
-            for array in (self._matrix, self._counts, self._totals, self._as_of_ms, self._published_ms):
+            for array in (self._matrix, self._counts, self._totals, self._as_of_ms, self._published_ms, self._numbers):
                 array[row] = array[last]
             self._stale_rows.add(row)
+            self._unnumbered.add(row)
         self._stale_rows.discard(last)
+        self._unnumbered.discard(last)
 
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:
         """Change an item's counts; they are exact from the next query on."""
@@ -85,6 +91,18 @@ class Block:
         self._totals[row] = activity.total
         self._as_of_ms[row] = activity.as_of_ms
         self._stale_rows.add(row)
+        self._unnumbered.add(row)
+
+    def numbers(self, names: ItemNumbers) -> npt.NDArray[np.int64]:
+        """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when it is engaged with."""
+        if self._numbered_by != (names, names.epoch):
+            self._numbered_by = names, names.epoch
+            self._numbers[: len(self)] = [names.get(item_id) for item_id in self.item_ids]
+        else:
+            for row in self._unnumbered:
+                self._numbers[row] = names.get(self.item_ids[row])
+        self._unnumbered = {row for row in self._unnumbered if self._totals[row] and not self._numbers[row]}
+        return self._numbers[: len(self)]
 
     def embedding(self, item_id: str) -> npt.NDArray[np.float32]:
         """Return an item's static embedding (D,)."""

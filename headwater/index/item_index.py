@@ -13,6 +13,7 @@ from headwater.features import STREAMING
 from headwater.index.added_scores import NOTHING, AddedRows, AddedScores
 from headwater.index.block import Block
 from headwater.index.graph import Graph
+from headwater.index.top import NEVER, top
 from headwater.item_embedding import ItemEmbedding
 
 EXACT_LIMIT = 100_000
@@ -35,7 +36,7 @@ class Candidates(NamedTuple):
     """One row's answer, best first."""
 
     item_ids: list[str]
-    scores: list[float]
+    scores: npt.NDArray[np.float32]
 
 
 class ItemIndex:
@@ -181,7 +182,7 @@ class ItemIndex:
         excluded = exclude if exclude is not None else [()] * len(embeddings)
         block = self._block(topic, relevance)
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
-        rows = added.within(block.rows)
+        rows = added.within(block)
         if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
             return [
                 self._search_graph(embedding, k, now_ms, out, rows.of(place, place + 1))
@@ -231,10 +232,13 @@ class ItemIndex:
         rows.update(added.rows.tolist())
         if len(rows) < min(k + len(excluded), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-        chosen = np.sort(np.fromiter(rows, dtype=np.int64))
+        chosen = np.sort(np.fromiter(rows, dtype=np.int64, count=len(rows)))
         scores = block.matrix(now_ms)[chosen] @ embedding
         scores[np.searchsorted(chosen, added.rows)] += added.scores
-        return _best(block, chosen, scores, k, excluded)
+        out = [row for row in _rows_of(block, excluded) if row in rows]
+        scores[np.searchsorted(chosen, out)] = NEVER
+        places, best, counts = top(scores[None, :], k)
+        return _candidates(block, chosen[places[0, : counts[0]]], best[0, : counts[0]])
 
 
 def _search_block(
@@ -247,22 +251,23 @@ def _search_block(
     added: AddedRows,
 ) -> Iterator[Candidates]:
     matrix = block.matrix(now_ms)  # (N, D + S)
-    rows = np.arange(len(block)) if eligible is None else np.flatnonzero(eligible)
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         scores = embeddings[start : start + step] @ matrix.T  # (b, N)
         more = added.of(start, start + len(scores))
         scores[more.owners, more.rows] += more.scores
-        for place, row_scores in enumerate(scores if eligible is None else scores[:, rows], start=start):
-            yield _best(block, rows, row_scores, k, excluded[place])
+        if eligible is not None:
+            scores[:, ~eligible] = NEVER
+        for row_scores, out in zip(scores, excluded[start : start + step], strict=True):
+            row_scores[_rows_of(block, out)] = NEVER
+        for rows, best, count in zip(*top(scores, k), strict=True):
+            yield _candidates(block, rows[:count], best[:count])
 
 
-def _best(
-    block: Block, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], k: int, excluded: Collection[str]
-) -> Candidates:
-    wanted = min(k + len(excluded), len(rows))
-    top = np.argpartition(-scores, wanted - 1)[:wanted] if wanted < len(rows) else np.arange(len(rows))
-    top = top[np.argsort(-scores[top], kind="stable")]
-    found = zip((block.item_ids[row] for row in rows[top].tolist()), scores[top].tolist(), strict=True)
-    kept = [(item_id, score) for item_id, score in found if item_id not in excluded][:k]
-    return Candidates([item_id for item_id, _ in kept], [score for _, score in kept])
+def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
+    return [block.rows[item_id] for item_id in item_ids if item_id in block.rows]
+
+
+def _candidates(block: Block, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> Candidates:
+    item_ids = block.item_ids
+    return Candidates([item_ids[row] for row in rows.tolist()], scores)

@@ -1,6 +1,7 @@
 """Candidates: for one user, or for many users and topics at once."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import orjson
@@ -13,7 +14,7 @@ from headwater.errors import HeadwaterError
 from headwater.events import Identifier, UserCandidates
 from headwater.index import Relevance
 from serving.held import Pair
-from serving.retrieval import Answer, Filters, require_topic
+from serving.retrieval import Filters, TopicQuery, require_topic
 from serving.routes.access import HeadwaterState, json_response
 from serving.state import State
 
@@ -91,7 +92,8 @@ async def topic_candidates(
     filters = make_filters(
         relevance, engaged, delivered, exclude, max_age_s, min_relevance, state.settings.max_item_age_s
     )
-    (answer,) = await _answered(state, [user_id], topic, k, filters)
+    with _counted(state, 1):
+        answer = await state.batcher.answer(TopicQuery(user_id, topic, k, filters))
     return json_response(answer.document())
 
 
@@ -112,7 +114,9 @@ async def _lines(state: State, request: BulkRequest, pair: Pair) -> AsyncIterato
     try:
         for topic in request.topics:
             for users in _chunks(request.user_ids):
-                answers = await _answered(state, users, topic, request.k, filters, pair)
+                queries = [TopicQuery(user_id, topic, request.k, filters) for user_id in users]
+                with _counted(state, len(queries)):
+                    answers = await state.retrieval.answers(queries, pair)
                 yield b"".join(orjson.dumps(answer.document()) + b"\n" for answer in answers)
     except (HeadwaterError, RedisError) as error:
         yield orjson.dumps({"error": "incomplete", "message": str(error)}) + b"\n"
@@ -123,13 +127,11 @@ def _chunks(user_ids: list[str]) -> Iterator[list[str]]:
         yield user_ids[start : start + USERS_AT_ONCE]
 
 
-async def _answered(
-    state: State, users: list[str], topic: str, k: int, filters: Filters, pair: Pair | None = None
-) -> list[Answer]:
+@contextmanager
+def _counted(state: State, queries: int) -> Iterator[None]:
     outcome = "failed"
     try:
-        answers = await state.retrieval.candidates(users, topic, k, filters, pair)
+        yield
         outcome = "answered"
-        return answers
     finally:
-        state.metrics.queries.labels(outcome).inc(len(users))
+        state.metrics.queries.labels(outcome).inc(queries)

@@ -17,7 +17,7 @@ from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import HeldGenerations, Pair
 from serving.metrics import Metrics
-from serving.retrieval import Answer, Filters, Retrieval
+from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from streams.record import Record
 from tests.bundles import make_bundle
 
@@ -60,7 +60,7 @@ class World:
         self.offset += 1
 
     async def ask(self, topic: str | None, pair: Pair | None = None) -> Answer:
-        (answer,) = await self.retrieval.candidates(["u"], topic, 10, Filters(), pair)
+        (answer,) = await self.retrieval.answers([TopicQuery("u", topic, 10, Filters())], pair)
         return answer
 
 
@@ -156,7 +156,7 @@ async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: P
     assert await held.restore() == {0: 4}
     await held.poll()
     retrieval = Retrieval(held, MemoryFeatureStore(), ItemCovisits(), Clock("wall"))
-    (after,) = await retrieval.candidates(["u"], "news", 10, Filters())
+    (after,) = await retrieval.answers([TopicQuery("u", "news", 10, Filters())])
     assert after.candidates.item_ids == before.candidates.item_ids
     world.register.versions.append("v2")
     again = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
