@@ -8,7 +8,6 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-import pydantic
 
 from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, ServiceUnavailable, UnknownTopic
 from headwater.events import UserCandidates
@@ -16,6 +15,7 @@ from headwater.events import UserCandidates
 TIMEOUT_S = 60.0
 USERS_A_REQUEST = 5_000
 OVERLOAD_TRIES = 30
+ANSWER_BEGINS = b'{"user_id":'
 
 
 class HeadwaterClient:
@@ -58,11 +58,19 @@ class HeadwaterClient:
         Raises:
             UnknownTopic, ServiceUnavailable: as for `candidates`; what was yielded stands.
         """
+        return map(UserCandidates.model_validate_json, self.notify_lines(user_ids, topic, k, **filters))
+
+    def notify_lines(self, user_ids: Iterable[str], topic: str, k: int = 50, **filters: Any) -> Iterator[bytes]:
+        """Yield what `notify` yields as the server's lines of JSON, each a `UserCandidates`, without a newline.
+
+        Raises:
+            UnknownTopic, ServiceUnavailable: as for `candidates`; what was yielded stands.
+        """
         users = iter(user_ids)
         while chunk := list(islice(users, USERS_A_REQUEST)):
             yield from self._notified({"user_ids": chunk, "topics": [topic], "k": k, **filters}, topic)
 
-    def _notified(self, body: dict[str, Any], topic: str) -> Iterator[UserCandidates]:
+    def _notified(self, body: dict[str, Any], topic: str) -> Iterator[bytes]:
         for tries_left in reversed(range(OVERLOAD_TRIES)):
             try:
                 with self._http.stream("POST", "/v1/candidates", json=body) as response:
@@ -70,7 +78,7 @@ class HeadwaterClient:
                         response.read()
                     if not (tries_left and _overloaded(response)):
                         _raise_for(response, topic)
-                        yield from _answers(response, len(body["user_ids"]))
+                        yield from _answers(response.iter_bytes(), len(body["user_ids"]))
                         return
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from None
@@ -92,15 +100,16 @@ class HeadwaterClient:
         self.close()
 
 
-def _answers(response: httpx.Response, expected: int) -> Iterator[UserCandidates]:
-    count = 0
-    for line in response.iter_lines():
-        try:
-            yield UserCandidates.model_validate_json(line)
-        except pydantic.ValidationError:
-            raise ServiceUnavailable(f"the server broke off: {line[:200]}") from None
-        count += 1
-    if count != expected:
+def _answers(chunks: Iterable[bytes], expected: int) -> Iterator[bytes]:
+    count, rest = 0, b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if not line.startswith(ANSWER_BEGINS):
+                raise ServiceUnavailable(f"the server broke off: {line[:200].decode(errors='replace')}")
+            yield line
+        count += len(lines)
+    if count != expected or rest:
         raise ServiceUnavailable(f"the server answered {count} of {expected} users")
 
 

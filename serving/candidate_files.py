@@ -4,11 +4,14 @@ import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from headwater.errors import DataFileError
-from headwater.events import UserCandidates
 
-Write = Callable[[UserCandidates], None]
+Write = Callable[[bytes], object]
+"""Takes one user's `UserCandidates` as a line of JSON."""
 CSV_COLUMNS = ("user_id", "topic", "rank", "item_id", "score", "bundle_version")
 PARQUET_ROWS = 10_000
 KINDS = (".csv", ".jsonl", ".parquet")
@@ -82,27 +85,25 @@ def _complete_csv_users(path: Path) -> int:
 def open_writer(path: Path) -> Iterator[Write]:
     """Append answers to an output file; the format follows from the extension."""
     lines = _partial(path)
-    with lines.open("a", encoding="utf-8", newline="") as file:
-        if path.suffix.lower() == ".csv":
+    if path.suffix.lower() == ".csv":
+        with lines.open("a", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             if file.tell() == 0:
                 rows.writerow(CSV_COLUMNS)
-            yield lambda answer: rows.writerows(_csv_rows(answer))
-        else:
-            yield lambda answer: _write_line(file.write, answer)
+            yield lambda line: rows.writerows(_csv_rows(orjson.loads(line)))
+    else:
+        with lines.open("ab") as binary:
+            yield lambda line: binary.write(line + b"\n")
     if path.suffix.lower() == ".parquet":
         _to_parquet(lines, path)
 
 
-def _write_line(write: Callable[[str], object], answer: UserCandidates) -> None:
-    write(answer.model_dump_json(exclude_none=True) + "\n")
-
-
-def _csv_rows(answer: UserCandidates) -> Iterator[tuple[object, ...]]:
-    if not answer.candidates:
-        yield answer.user_id, answer.topic, "", "", "", answer.bundle_version
-    for rank, candidate in enumerate(answer.candidates, start=1):
-        yield answer.user_id, answer.topic, rank, candidate.item_id, candidate.score, answer.bundle_version
+def _csv_rows(answer: dict[str, Any]) -> Iterator[tuple[object, ...]]:
+    user_id, topic, version = answer["user_id"], answer["topic"], answer["bundle_version"]
+    if not answer["candidates"]:
+        yield user_id, topic, "", "", "", version
+    for rank, candidate in enumerate(answer["candidates"], start=1):
+        yield user_id, topic, rank, candidate["item_id"], candidate["score"], version
 
 
 def _to_parquet(lines: Path, path: Path) -> None:
@@ -119,17 +120,17 @@ def _to_parquet(lines: Path, path: Path) -> None:
         ]
     )
     temporary = path.with_suffix(".parquet.tmp")
-    with pq.ParquetWriter(temporary, schema) as writer, lines.open(encoding="utf-8") as file:
+    with pq.ParquetWriter(temporary, schema) as writer, lines.open("rb") as file:
         rows: list[dict[str, object]] = []
         for line in file:
-            answer = UserCandidates.model_validate_json(line)
+            answer = orjson.loads(line)
             rows.append(
                 {
-                    "user_id": answer.user_id,
-                    "topic": answer.topic,
-                    "item_ids": [candidate.item_id for candidate in answer.candidates],
-                    "scores": [candidate.score for candidate in answer.candidates],
-                    "bundle_version": answer.bundle_version,
+                    "user_id": answer["user_id"],
+                    "topic": answer["topic"],
+                    "item_ids": [candidate["item_id"] for candidate in answer["candidates"]],
+                    "scores": [candidate["score"] for candidate in answer["candidates"]],
+                    "bundle_version": answer["bundle_version"],
                 }
             )
             if len(rows) == PARQUET_ROWS:

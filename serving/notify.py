@@ -45,8 +45,8 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
         ) as bar,
     ):
         bar.update(done)
-        for answer in client.notify(_after(read_users(users), done), topic, k):
-            write(answer)
+        for line in client.notify_lines(_after(read_users(users), done), topic, k):
+            write(line)
             bar.update(1)
     seconds = time.monotonic() - started
     summary = {

@@ -12,11 +12,12 @@ from serving.user_files import count_users, read_users
 KINDS = ["csv", "jsonl", "parquet"]
 
 
-def answer(number: int, candidates: int = 2) -> UserCandidates:
+def answer(number: int, candidates: int = 2) -> bytes:
     found = tuple(Candidate(item_id=f'i{each},"é', score=1.5) for each in range(candidates))
-    return UserCandidates(
+    answered = UserCandidates(
         user_id=f"u{number}", topic="t", candidates=found, bundle_version="v1", generation="v1", cold_start=False
     )
+    return answered.model_dump_json().encode()
 
 
 @pytest.mark.parametrize("kind", KINDS)
