@@ -1,0 +1,223 @@
+"""What the speed benchmarks share: an installation on real services, load on it, and where figures go."""
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from headwater.datafiles import EngagementTable, read_engagements, read_items
+from headwater.errors import UsageError
+from headwater.events import Item
+from headwater.producer import EngagementProducer
+from headwater.replay import LEAD_MS, in_event_time, known_by, replay_events, wait_until_items_are_taken_in
+from headwater.settings import Settings
+from headwater.topics import ensure_topics
+from tests.services import KafkaService, RedisService, poll
+from tests.system import Process, Server, headwater, stats_file, with_server_port
+
+NEWS = Path("../shared/data/globo")
+FIGURES = Path(__file__).parent / "results" / "speed"
+BEGIN_MS = 1_507_507_200_000
+"""9 October 2017, from where the news are replayed."""
+RUNS = 5
+LISTENED_TOPICS = 20
+
+
+@dataclass(frozen=True)
+class News:
+    """The news clicks and articles, articles in the order in which they are known."""
+
+    engagements: EngagementTable
+    items: list[Item]
+
+    def users(self, count: int) -> list[str]:
+        """Return users who engage from `BEGIN_MS` on."""
+        first = int((self.engagements.occurred_ms < BEGIN_MS).sum())
+        return list(dict.fromkeys(self.engagements.user_ids[first : first + 20 * count].tolist()))[:count]
+
+
+def news() -> News:
+    """Return the news data.
+
+    Raises:
+        UsageError: it is absent.
+    """
+    if not NEWS.is_dir():
+        raise UsageError(f"{NEWS} is absent: this benchmark replays the news clicks")
+    engagements = read_engagements(NEWS / "engagements.parquet")
+    return News(engagements, known_by(read_items(NEWS / "items.parquet"), engagements))
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A stream worker and a server on real Kafka and Redis, nothing in them yet."""
+
+    settings: Settings
+    stream: Process
+    server: Server
+
+    def stream_in(self, data: News, begin_ms: int, count: int) -> tuple[int, float]:
+        """Replay engagements with the items known by then; return how many, and the seconds until all are accounted for."""
+        rows = data.engagements.occurred_ms
+        first = int((rows < begin_ms).sum())
+        end_ms = int(rows[min(first + count, len(rows) - 1)])
+        items = [item for item in data.items if item.published_at < end_ms]
+        events = in_event_time(items, data.engagements.events(begin_ms, end_ms), LEAD_MS)
+        started = time.perf_counter()
+        with EngagementProducer(self.settings) as producer:
+            *_, sent = replay_events(producer, events, None, lambda: wait_until_items_are_taken_in(self.settings))
+        poll(lambda: sum(self.counters().values()) >= sent.engagements, 600, "everything is accounted for")
+        return sent.engagements, time.perf_counter() - started
+
+    def counters(self) -> dict[str, int]:
+        """Return what the stream worker did so far."""
+        try:
+            report = json.loads(stats_file(self.settings).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return {name: report[name] for name in ("applied", "duplicates", "dead_letters")}
+
+    def train(self) -> dict[str, Any]:
+        """Refresh the model once, promote it, and return the run record."""
+        done = headwater(self.settings, "train", "--once", "--json", timeout_s=900)
+        if done.returncode != 0:
+            raise UsageError(f"the trainer failed: {done.stderr}")
+        record: dict[str, Any] = json.loads(done.stdout)
+        self.server.wait_ready()
+        return record
+
+    def topics(self) -> list[str]:
+        """Return the topics with the most live items."""
+        listed = self.server.get("/v1/topics").json()["topics"][:LISTENED_TOPICS]
+        return [each["topic"] for each in listed]
+
+
+@contextmanager
+def installed() -> Iterator[Installation]:
+    """Start everything in a directory of its own."""
+    with KafkaService() as kafka, RedisService() as redis, tempfile.TemporaryDirectory() as directory:
+        settings = with_server_port(
+            Settings.model_validate(
+                {
+                    "kafka_bootstrap_servers": kafka.bootstrap_servers,
+                    "redis_url": redis.url,
+                    "model_dir": Path(directory) / "onnx",
+                    "state_dir": Path(directory) / "var",
+                    "clock": "watermark",
+                }
+            )
+        )
+        ensure_topics(settings)
+        stream = Process(settings, "stream", "--stats-file", str(stats_file(settings)))
+        with stream, Server(settings) as server:
+            yield Installation(settings, stream, server)
+
+
+@dataclass
+class Load:
+    """What a load found."""
+
+    latencies_ms: list[float]
+    failed: int
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Return answers a second."""
+        return len(self.latencies_ms) / self.seconds
+
+    def quantile(self, share: float) -> float:
+        """Return the latency in ms below which that share of the answers came."""
+        ordered = sorted(self.latencies_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def query_paths(users: Sequence[str], topics: Sequence[str], k: int) -> list[str]:
+    """Return paths of single queries: each user asks for another topic."""
+    return [
+        f"/v1/topics/{quote(topic, safe='')}/candidates?user_id={quote(user)}&k={k}"
+        for user, topic in zip(users, cycle(topics), strict=False)
+    ]
+
+
+def load(url: str, paths: Sequence[str], connections: int, seconds: float, per_s: float | None = None) -> Load:
+    """Query a server over open connections, each with one query at a time.
+
+    Args:
+        url: Of the server.
+        paths: Asked for in turn.
+        connections: How many.
+        seconds: For how long.
+        per_s: Queries a second, sent on time whatever the answers do, latencies counted from when they were due; None
+            sends the next as soon as the last is answered.
+    """
+    return asyncio.run(_load(url, paths, connections, seconds, per_s))
+
+
+async def _load(url: str, paths: Sequence[str], connections: int, seconds: float, per_s: float | None) -> Load:
+    found, turn = Load([], 0, seconds), cycle(paths)
+    started = time.perf_counter()
+    sent = 0
+
+    async def ask() -> None:
+        nonlocal sent
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        while time.perf_counter() - started < seconds:
+            due = time.perf_counter()
+            if per_s is not None:
+                due = started + sent / per_s
+                sent += 1
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            writer.write(f"GET {next(turn)} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+            if head.startswith(b"HTTP/1.1 200"):
+                found.latencies_ms.append((time.perf_counter() - due) * 1000)
+            else:
+                found.failed += 1
+        writer.close()
+
+    await asyncio.gather(*(ask() for _ in range(connections)))
+    found.seconds = time.perf_counter() - started
+    return found
+
+
+def cpu_seconds(process: Process) -> float:
+    """Return the processor time a process has taken."""
+    assert process.pid is not None
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def interleaved(cases: Mapping[str, Callable[[], float]], runs: int = RUNS) -> dict[str, float]:
+    """Return the median of each case's figure; the cases take turns, so that a slow minute hits all."""
+    figures: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(runs):
+        for name, run in cases.items():
+            figures[name].append(run())
+    return {name: statistics.median(each) for name, each in figures.items()}
+
+
+def machine() -> str:
+    """Return what it was measured on."""
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return f"{os.cpu_count()} cores of {model.partition(':')[2].strip()}, Python {platform.python_version()}"
+
+
+def record(name: str, command: str, figures: Mapping[str, Any]) -> None:
+    """Keep a benchmark's figures for the page of results."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    document = {"command": command, "machine": machine(), **figures}
+    (FIGURES / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

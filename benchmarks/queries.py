@@ -1,0 +1,158 @@
+"""Single queries over HTTP and notification jobs: `python -m benchmarks.queries`.
+
+A server with 100,000 news clicks behind it, on real Kafka and Redis, answers as fast as it can, then at half of that
+while new articles come in. The floor is what Redis, the user tower and the search take by themselves, one query at a
+time in one process.
+"""
+
+import asyncio
+import json
+import statistics
+import threading
+import time
+from typing import Any
+
+import click
+import numpy as np
+from redis.asyncio import Redis
+
+from benchmarks.harness import (
+    BEGIN_MS,
+    RUNS,
+    Installation,
+    Load,
+    cpu_seconds,
+    installed,
+    load,
+    news,
+    query_paths,
+    record,
+)
+from headwater.bundle import Bundle
+from headwater.covisit_features import COVISITS
+from headwater.features import Query, encode_queries
+from headwater.fold import EMPTY
+from headwater.index import ItemIndex
+from headwater.index.snapshot import read_newest_snapshot
+from headwater.producer import EngagementProducer
+from headwater.stores import RedisFeatureStore
+from serving.state import instance_name
+from tests.services import poll
+from tests.system import headwater
+
+EVENTS = 100_000
+USERS = 10_000
+CONNECTIONS = 32
+SECONDS = 5.0
+K, JOB_K = 50, 100
+ITEMS_PER_S = 300
+FLOOR_QUERIES = 500
+
+
+@click.command()
+@click.option("--runs", default=RUNS, show_default=True, type=click.IntRange(1))
+def main(runs: int) -> None:
+    """Measure and keep the figures."""
+    data = news()
+    with installed() as installation:
+        installation.stream_in(data, BEGIN_MS, EVENTS)
+        installation.train()
+        users, topics = data.users(USERS), installation.topics()
+        paths = query_paths(users, topics, K)
+        load(installation.settings.serving_url, paths, CONNECTIONS, 2.0)
+        figures: dict[str, Any] = {"items": len(data.items), "users": len(users), "k": K, "runs": runs}
+        figures["saturated"] = _medians([_saturated(installation, paths) for _ in range(runs)])
+        half = figures["saturated"]["queries_per_s"] / 2
+        figures["half_load"] = _medians([_with_inserts(installation, paths, half, topics[0]) for _ in range(runs)])
+        figures["floor_us"] = statistics.median(_floor(installation, users, topics) for _ in range(runs))
+        figures["notify"] = _medians([_notified(installation, users, topics[0], run) for run in range(runs)])
+    figures["over_floor"] = round(figures["saturated"]["cpu_us_a_query"] / figures["floor_us"], 2)
+    click.echo(json.dumps(figures, indent=1))
+    record("queries", "python -m benchmarks.queries", figures)
+
+
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(run[name] for run in runs), 2) for name in runs[0]}
+
+
+def _latencies(found: Load) -> dict[str, float]:
+    return {"failed": found.failed, "p50_ms": found.quantile(0.5), "p99_ms": found.quantile(0.99)}
+
+
+def _saturated(installation: Installation, paths: list[str]) -> dict[str, float]:
+    before = cpu_seconds(installation.server)
+    found = load(installation.settings.serving_url, paths, CONNECTIONS, SECONDS)
+    cpu = cpu_seconds(installation.server) - before
+    answered = len(found.latencies_ms)
+    return {
+        "queries_per_s": found.per_s,
+        "queries_per_core_s": answered / cpu,
+        "cpu_us_a_query": cpu / answered * 1e6,
+        **_latencies(found),
+    }
+
+
+def _with_inserts(installation: Installation, paths: list[str], per_s: float, topic: str) -> dict[str, float]:
+    stop = threading.Event()
+
+    def insert() -> None:
+        with EngagementProducer(installation.settings) as producer:
+            started, sent = time.perf_counter(), 0
+            while not stop.is_set():
+                while sent < (time.perf_counter() - started) * ITEMS_PER_S:
+                    item = {"item_id": f"new-{started}-{sent}", "topics": [topic], "published_at": BEGIN_MS}
+                    producer.send_item(item)
+                    sent += 1
+                time.sleep(0.01)
+
+    inserting = threading.Thread(target=insert)
+    inserting.start()
+    try:
+        found = load(installation.settings.serving_url, paths, CONNECTIONS, SECONDS, per_s)
+    finally:
+        stop.set()
+        inserting.join()
+    return {"queries_per_s": found.per_s, **_latencies(found)}
+
+
+def _floor(installation: Installation, users: list[str], topics: list[str]) -> float:
+    """Return the microseconds a query takes from features to candidates, without HTTP."""
+    settings = installation.settings
+    snapshots = settings.state_dir / "snapshots" / instance_name(settings)
+    live = installation.server.get("/v1/status").json()["live"]
+    bundle = Bundle.load(settings.model_dir / live)
+    poll(lambda: read_newest_snapshot(snapshots, live) is not None, 330, "a snapshot")
+    snapshot = read_newest_snapshot(snapshots, live)
+    assert snapshot is not None
+    return asyncio.run(_parts(installation, bundle, snapshot[0], users, topics))
+
+
+async def _parts(
+    installation: Installation, bundle: Bundle, index: ItemIndex, users: list[str], topics: list[str]
+) -> float:
+    settings = installation.settings
+    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    store = RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    begun = time.perf_counter()
+    for place, user_id in enumerate(users[:FLOOR_QUERIES]):
+        topic = topics[place % len(topics)]
+        (known,), _ = await store.users_and_delivered([user_id])
+        query = Query(known.state if known else EMPTY, topic)
+        embedding = bundle.user_tower.embed(encode_queries([query], BEGIN_MS, bundle.vocabulary))
+        index.search(np.ascontiguousarray(embedding[:, :-COVISITS]), K, topic, BEGIN_MS)
+    seconds = time.perf_counter() - begun
+    await store.close()
+    return seconds / FLOOR_QUERIES * 1e6
+
+
+def _notified(installation: Installation, users: list[str], topic: str, run: int) -> dict[str, float]:
+    settings = installation.settings
+    path, output = settings.state_dir / "users.csv", settings.state_dir / f"candidates-{run}.jsonl"
+    path.write_text("user_id\n" + "\n".join(users) + "\n", encoding="utf-8")
+    options = ("--topic", topic, "--users", str(path), "--k", str(JOB_K), "--output", str(output), "--json")
+    done = headwater(settings, "notify", *options)
+    return {"k": JOB_K, "users_per_s": len(users) / json.loads(done.stdout)["seconds"]}
+
+
+if __name__ == "__main__":
+    main()
