@@ -51,7 +51,7 @@ HOUR_MS = 3_600_000.0
 Features = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
 
 FEATURE_SCHEMA = (
-    f"v2 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
+    f"v3 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
     f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_total+log1p_age_h+exp_age{AGES_H}+{BENT}x{HINGES} "
     f"covisits={COVISITS}/{DEPTH}/{SUCCESSORS}@{COVISIT_HALF_LIVES_MS}"
 )
@@ -66,6 +66,8 @@ USER_INPUTS = {
     "context": ("float32", CONTEXT),
 }
 """User tower inputs: name to (dtype, width); a width of 0 means shape (B,)."""
+ITEM_INPUTS = ("item", "topics")
+"""Item tower inputs, see `encode_items`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +131,11 @@ def encode_items(items: Sequence[Item], vocabulary: Vocabulary) -> Features:
     """Return the item tower's inputs for N items.
 
     Returns:
-        item (N,) int64, 0 where untrained; topics (N, ITEM_TOPICS) int64; numeric (N, A) float32,
-        standardised, 0 where missing.
+        item (N,) int64, 0 where untrained; topics (N, ITEM_TOPICS) int64, 0 where there are no more.
     """
     item = np.array([vocabulary.item_index.get(one.item_id, UNKNOWN) for one in items], dtype=np.int64)
     topics = np.zeros((len(items), ITEM_TOPICS), dtype=np.int64)
-    numeric = np.zeros((len(items), len(vocabulary.numeric_attributes)), dtype=np.float32)
     for row, one in enumerate(items):
         known = [vocabulary.topic_index[topic] for topic in one.topics if topic in vocabulary.topic_index]
         topics[row, : min(len(known), ITEM_TOPICS)] = known[:ITEM_TOPICS]
-        for column, (name, mean, std) in enumerate(vocabulary.numeric_attributes):
-            value = one.attributes.get(name)
-            if isinstance(value, float):
-                numeric[row, column] = (value - mean) / std
-    return {"item": item, "topics": topics, "numeric": numeric}
+    return {"item": item, "topics": topics}

@@ -1,7 +1,7 @@
 """The ids a model version knows: topics and items as consecutive numbers, 0 for everything else."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,10 @@ class Vocabulary:
     Attributes:
         topics: Topic names; the n-th has index n + 1.
         items: Item ids trained often enough to have an embedding of their own; the n-th has index n + 1.
-        numeric_attributes: Item attributes the item tower reads, each with mean and standard deviation.
     """
 
     topics: tuple[str, ...]
     items: tuple[str, ...]
-    numeric_attributes: tuple[tuple[str, float, float], ...] = field(default=())
 
     @cached_property
     def topic_index(self) -> dict[str, int]:
@@ -33,12 +31,11 @@ class Vocabulary:
 
     def write(self, path: Path) -> None:
         """Write `vocabulary.json`."""
-        content = {"topics": self.topics, "items": self.items, "numeric_attributes": self.numeric_attributes}
+        content = {"topics": self.topics, "items": self.items}
         path.write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Vocabulary":
         """Read `vocabulary.json`."""
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        numeric = tuple((name, float(mean), float(std)) for name, mean, std in content["numeric_attributes"])
-        return cls(tuple(content["topics"]), tuple(content["items"]), numeric)
+        return cls(tuple(content["topics"]), tuple(content["items"]))

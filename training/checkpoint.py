@@ -19,7 +19,7 @@ from training.corpus import Activity, Corpus
 from training.learner import Learner
 from training.log import Offsets
 
-FORMAT = 3
+FORMAT = 4
 KEPT = 2
 _LENGTHS = struct.Struct("<HI")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from headwater.bundle import Manifest, Tower, publish_bundle, tensor_specs
-from headwater.features import USER_INPUTS, Features, Query, encode_items, encode_queries
+from headwater.features import ITEM_INPUTS, USER_INPUTS, Features, Query, encode_items, encode_queries
 from headwater.fold import UserState
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
@@ -59,9 +59,9 @@ def export_bundle(
     users = encode_queries(_golden_queries(states, vocabulary), now_ms, vocabulary)
     items = encode_items(learner.corpus.items[:GOLDEN_ROWS], vocabulary)
     user_inputs = tuple(torch.from_numpy(users[name]) for name in USER_INPUTS)
-    item_inputs = tuple(torch.from_numpy(items[name]) for name in ("item", "topics", "numeric"))
+    item_inputs = tuple(torch.from_numpy(items[name]) for name in ITEM_INPUTS)
     _export(towers.user, user_inputs, list(USER_INPUTS), staging / USER_TOWER_FILE)
-    _export(towers.item, item_inputs, ["item", "topics", "numeric"], staging / ITEM_TOWER_FILE)
+    _export(towers.item, item_inputs, list(ITEM_INPUTS), staging / ITEM_TOWER_FILE)
     with torch.no_grad():
         user_output, item_output = towers.user(*user_inputs).numpy(), towers.item(*item_inputs).numpy()
     _check_parity(staging / USER_TOWER_FILE, users, user_output)

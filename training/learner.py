@@ -65,9 +65,7 @@ class Learner:
     def _sizes(self) -> TowerSizes:
         topics = max(64, 1 << (len(self.corpus.topics)).bit_length())
         settings = self.settings
-        return TowerSizes(
-            topics, self.ids.size, 0, settings.dimension, personas=settings.personas, fusion=settings.fusion
-        )
+        return TowerSizes(topics, self.ids.size, settings.dimension, personas=settings.personas, fusion=settings.fusion)
 
     def _make_optimisers(self) -> None:
         sparse = [self.towers.user.history.weight, self.towers.item.own.weight]
@@ -94,10 +92,9 @@ class Learner:
             torch.from_numpy(features["context"]),
         )
 
-    def item_inputs(self, items: Ints) -> tuple[Tensor, Tensor, Tensor]:
+    def item_inputs(self, items: Ints) -> tuple[Tensor, Tensor]:
         """Return the item tower's inputs as tensors."""
-        numeric = torch.zeros(len(items), self.towers.sizes.numeric)
-        return torch.from_numpy(self.ids.rows(items)), torch.from_numpy(self.corpus.item_topics[items]), numeric
+        return torch.from_numpy(self.ids.rows(items)), torch.from_numpy(self.corpus.item_topics[items])
 
     def step(self, batch: PreparedBatch) -> float:
         """Learn from one batch; return its loss."""

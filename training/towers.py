@@ -25,7 +25,6 @@ class TowerSizes:
 
     topics: int
     items: int
-    numeric: int
     dimension: int = 64
     hidden: int = 128
     personas: int = 1
@@ -52,14 +51,13 @@ class TowerSizes:
 
 
 class ItemTower(nn.Module):
-    """What an item is about; and, for taste, its own embedding, where it is trained, with its topics and attributes."""
+    """What an item is about; and, for taste, its own embedding, where it is trained, with its topics."""
 
     def __init__(self, sizes: TowerSizes) -> None:
         super().__init__()
         self.own = nn.Embedding(sizes.items + 1, sizes.own, sparse=True)
         self.about = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
         self.taste = nn.Embedding(sizes.topics + 1, sizes.own, padding_idx=0)
-        self.numeric = nn.Linear(sizes.numeric, sizes.own, bias=False) if sizes.numeric else None
         nn.init.zeros_(self.own.weight)
         nn.init.normal_(self.about.weight, std=0.3)
         nn.init.normal_(self.taste.weight, std=0.1)
@@ -67,13 +65,11 @@ class ItemTower(nn.Module):
             self.about.weight[0] = 0.0
             self.taste.weight[0] = 0.0
 
-    def forward(self, item: Tensor, topics: Tensor, numeric: Tensor) -> Tensor:
+    def forward(self, item: Tensor, topics: Tensor) -> Tensor:
         known = (topics > 0).float().unsqueeze(-1)  # (N, T, 1)
         share = known.sum(1).clamp(min=1.0).rsqrt()  # (N, 1)
         about = (self.about(topics) * known).sum(1) * share  # (N, D / 2)
         own = self.own(item) * (item > 0).float().unsqueeze(-1) + (self.taste(topics) * known).sum(1) * share
-        if self.numeric is not None:
-            own = own + self.numeric(numeric)
         return torch.cat((about, own), dim=1)  # (N, D)
 
 
