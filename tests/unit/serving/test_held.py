@@ -1,6 +1,7 @@
 """Generations as a server holds them: what is followed, what answers, what is passed over."""
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -8,11 +9,16 @@ import numpy as np
 import pytest
 from redis import RedisError
 
+from headwater.bundle import FILTERED_PULL
 from headwater.errors import NoLiveGeneration, UnknownTopic
+from headwater.features import Query, encode_queries
+from headwater.fold import EMPTY
 from headwater.generations import Alias, Generation, Generations
+from headwater.index import Relevance
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.stores import MemoryFeatureStore
+from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import HeldGenerations, Pair
@@ -170,3 +176,50 @@ async def test_topics_the_bundle_never_saw_are_still_answered(world: World) -> N
     with pytest.raises(UnknownTopic) as caught:
         await world.ask("brand-new-topics")
     assert caught.value.near == ["brand-new-topic"]
+
+
+async def test_the_condition_pulls_half_as_strongly_inside_an_exact_filter(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    plain = world.held.live
+    manifest = plain.bundle.manifest.model_copy(update={"topical": D})
+    steered = Pair(replace(plain.bundle, manifest=manifest), plain.index)
+
+    async def score(pair: Pair, relevance: Relevance) -> float:
+        query = TopicQuery("u", "news", 10, Filters(relevance))
+        (answer,) = await world.retrieval.answers([query], pair)
+        return float(answer.candidates.scores[0])
+
+    features = encode_queries([Query(EMPTY, "news")], NOW_MS, plain.bundle.vocabulary)
+    pull = plain.bundle.user_tower.embed(features)[0, :D] @ plain.index.everything.embedding("a")
+    assert await score(steered, Relevance.OFF) == pytest.approx(await score(plain, Relevance.OFF), abs=1e-4)
+    filtered = await score(plain, Relevance.TOPIC) - await score(steered, Relevance.TOPIC)
+    assert filtered == pytest.approx((1 - FILTERED_PULL) * pull, abs=1e-4)
+
+
+async def test_queries_that_wait_together_are_answered_as_if_alone(world: World) -> None:
+    await promoted(world, "v1")
+    for number in range(30):
+        await world.follow("v1", "x" * (number + 1), TOPICS[number % 2])
+    queries = [TopicQuery(f"u{number}", TOPICS[number % 2], 1 + number % 7, Filters()) for number in range(150)]
+    alone = [(await world.retrieval.answers([query]))[0] for query in queries]
+    batcher = Batcher(world.retrieval)
+    together = await asyncio.gather(*(batcher.answer(query) for query in queries))
+    assert [each.candidates.item_ids for each in together] == [each.candidates.item_ids for each in alone]
+    assert [each.user_id for each in together] == [query.user_id for query in queries]
+    with pytest.raises(UnknownTopic):
+        await batcher.answer(TopicQuery("u", "nothing", 1, Filters()))
+
+
+async def test_a_topic_that_vanishes_fails_its_own_query_alone(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    await world.follow("v1", "bb", "sport")
+    batcher = Batcher(world.retrieval)
+    waiting = [asyncio.create_task(batcher.answer(TopicQuery("u", topic, 5, Filters()))) for topic in TOPICS]
+    await asyncio.sleep(0)
+    await world.follow("v1", "bb", value=None)
+    news, sport = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(news, Answer)
+    assert news.candidates.item_ids == ["a"]
+    assert isinstance(sport, UnknownTopic)
