@@ -74,6 +74,12 @@ EXPERIMENTS = (
         ),
         seeds=(0,),
     ),
+    Experiment(
+        "ages",
+        "By the age of the item, on a development day",
+        (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "20000"),
+        seeds=(0,),
+    ),
     *(
         Experiment(
             f"behind-{behind}",
@@ -260,8 +266,25 @@ def _plot_strengths(document: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def _plot_ages(document: dict[str, Any], path: Path) -> None:
+    """Draw R@10 over the time since the item's first engagement."""
+    figure, columns = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, (width, part) in zip(columns, (("fine", document), ("coarse", document["coarse"])), strict=True):
+        labels = [f"{each['from_h']} h, {each['rows'][0]['queries']}" for each in part["by_age"]]
+        for name in AGED:
+            found = [next(row for row in each["rows"] if row["name"] == name) for each in part["by_age"]]
+            axes.plot(labels, [row["recall@10"] for row in found], "o-", label=name)
+        axes.set_xlabel(f"hours since the first engagement from, queries; {width} topics")
+        axes.set_ylabel("R@10")
+        axes.tick_params(axis="x", labelsize=7)
+    columns[0].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+AGED = ("popularity-10m", "popularity-1h", "learned-retrieval+filter", "conditional")
 PLOTTED = ("conditional", "conditional+filter", "learned-retrieval+filter")
-PLOTS = {"news": _plot_gains, "methods": _plot_methods, "strengths": _plot_strengths}
+PLOTS = {"news": _plot_gains, "methods": _plot_methods, "strengths": _plot_strengths, "ages": _plot_ages}
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from headwater.datafiles import EngagementTable
 from headwater.errors import UsageError
@@ -19,6 +21,7 @@ from training.methods import CONDITIONAL, HELD_OUT, METHODS
 from training.sampling import is_held_out
 
 HOUR_MS = 3_600_000
+AGES_H = (0, 1, 2, 4, 8, 12, 24)
 
 
 def report(
@@ -33,7 +36,8 @@ def report(
     for width, ranking in rankings.items():
         part = _reported(width, ranking, seed)
         if engagements is not None:
-            part["young"] = _young(ranking, engagements)
+            ages_ms = _ages_ms(ranking, engagements)
+            part |= {"young": _young(ranking, ages_ms), "by_age": _by_age(ranking, ages_ms)}
         if HELD_OUT in ranking.rows:
             part["held_out"] = _held_out(ranking)
         document = document | part if width == "fine" else document | {width: part}
@@ -77,16 +81,32 @@ def _held_out(ranking: Ranking) -> list[dict[str, Any]]:
     return [row.figures() for row in rows]
 
 
-def _young(ranking: Ranking, engagements: EngagementTable) -> list[dict[str, Any]]:
-    """Return the rows over items whose first engagement was less than an hour ago."""
+def _ages_ms(ranking: Ranking, engagements: EngagementTable) -> npt.NDArray[np.int64]:
+    """Return how long before each query its item was first engaged with."""
     first: dict[str, int] = {}
     for item_id, at_ms in zip(engagements.item_ids.tolist(), engagements.occurred_ms.tolist(), strict=True):
         first.setdefault(item_id, at_ms)
     known = ranking.corpus.items
     ages = [asked - first[known[item - 1].item_id] for asked, item in zip(ranking.asked_ms, ranking.items, strict=True)]
-    young = np.array(ages, dtype=np.int64) < HOUR_MS
+    return np.array(ages, dtype=np.int64)
+
+
+def _young(ranking: Ranking, ages_ms: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return the rows over items whose first engagement was less than an hour ago."""
+    young = ages_ms < HOUR_MS
     rows = [row.of(young) for row in ranking.rows.values()]
     if young.any():
         click.echo(f"{int(young.sum())} of these on items first engaged with less than an hour ago:")
         click.echo(rendered(rows))
     return [row.figures() for row in rows]
+
+
+def _by_age(ranking: Ranking, ages_ms: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return the rows over items of each age, from the youngest."""
+    hours = ages_ms // HOUR_MS
+    spans = [(hours >= begin) & (hours < end) for begin, end in pairwise((*AGES_H, np.inf))]
+    return [
+        {"from_h": begin, "rows": [row.of(span).figures() for row in ranking.rows.values()]}
+        for begin, span in zip(AGES_H, spans, strict=True)
+        if span.any()
+    ]
