@@ -1,0 +1,82 @@
+"""HNSW against exact search over embeddings a trainer made of news clicks: `python -m benchmarks.trained_index`.
+
+index_recall@50 of scores with streaming features, of which the graph knows nothing.
+"""
+
+import time
+
+import click
+import numpy as np
+
+from benchmarks.harness import BEGIN_MS, news, record
+from headwater.activity import ItemActivity
+from headwater.covisit_features import COVISITS
+from headwater.features import Query, encode_queries
+from headwater.index import Candidates, ItemIndex, item_index
+from headwater.item_embedding import ItemEmbedding
+from headwater.user_record import UserRecord
+from training.batches import LearningSettings, prepare
+from training.corpus import Corpus
+from training.examples import Logged, build_examples
+from training.learner import Learner
+
+EVENTS = 100_000
+QUERIES = 500
+TOPICS = 30
+K = 50
+TIE = 1e-4
+
+
+@click.command()
+def main() -> None:
+    """Train, index, search, and keep the figures."""
+    data, corpus, users = news(), Corpus(), dict[str, UserRecord]()
+    for item in data.items:
+        corpus.put(item)
+    begin = int((data.engagements.occurred_ms < BEGIN_MS).sum())
+    end_ms = int(data.engagements.occurred_ms[begin + EVENTS])
+    events = data.engagements.events(BEGIN_MS, end_ms)
+    log = build_examples(users, corpus, (Logged(event, 0, offset) for offset, event in enumerate(events)))
+    learner = Learner(corpus, LearningSettings(live_for_ms=86_400_000))
+    for batch in prepare(corpus, log, learner.settings, np.random.default_rng(0)):
+        learner.step(batch)
+    index = _index(learner)
+    asked = list(users.values())[-QUERIES:]
+    topics = corpus.topics[:TOPICS]
+    queries = [Query(user.state, topics[place % len(topics)]) for place, user in enumerate(asked)]
+    features = encode_queries(queries, end_ms, corpus)
+    embeddings = learner.embed_users(features, features["condition"].astype(np.int64))
+    dense = np.ascontiguousarray(embeddings[:, :-COVISITS])
+    found: dict[str, tuple[list[Candidates], float]] = {}
+    for name, limit in (("exact", len(index) + 1), ("hnsw", 0)):
+        item_index.EXACT_LIMIT = limit
+        index.search(dense[:1], K, None, end_ms)
+        started = time.perf_counter()
+        answers = [index.search(query[None, :], K, None, end_ms)[0] for query in dense]
+        found[name] = answers, (time.perf_counter() - started) / len(dense) * 1000
+    (exact, exact_ms), (graph, graph_ms) = found["exact"], found["hnsw"]
+    recall = np.mean([np.mean(got.scores >= best.scores[-1] - TIE) for got, best in zip(graph, exact, strict=True)])
+    figures = {"items": len(index), "queries": len(dense), f"index_recall@{K}": round(float(recall), 4)}
+    figures |= {"exact_ms": round(exact_ms, 3), "hnsw_ms": round(graph_ms, 3)}
+    click.echo(str(figures))
+    record("trained_index", "python -m benchmarks.trained_index", figures)
+
+
+def _index(learner: Learner) -> ItemIndex:
+    corpus = learner.corpus
+    numbers = np.arange(1, len(corpus) + 1)
+    embeddings, index = learner.embed_items(numbers), ItemIndex(learner.settings.dimension)
+    index.upsert(
+        [
+            ItemEmbedding(item.item_id, item.topics, item.published_at, embedding)
+            for item, embedding in zip(corpus.items, embeddings, strict=True)
+        ]
+    )
+    for number in np.flatnonzero(corpus.totals).tolist():
+        counts, as_of_ms = tuple(corpus.counts[number].tolist()), int(corpus.engaged_ms[number])
+        index.set_activity(corpus.items[number - 1].item_id, ItemActivity(counts, as_of_ms, int(corpus.totals[number])))
+    return index
+
+
+if __name__ == "__main__":
+    main()
