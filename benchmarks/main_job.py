@@ -26,6 +26,7 @@ from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.dead_letters_cli import read_dead_letters
 from headwater.errors import UsageError
 from headwater.events import Item
+from headwater.frames import position
 from headwater.producer import EngagementProducer
 from headwater.query_load import QueryLoad
 from headwater.replay import LEAD_MS, in_event_time, known_by, replay_events, wait_until_items_are_taken_in
@@ -205,7 +206,7 @@ def _accounts(settings: Settings, sent: int) -> dict[str, Any]:
 
 
 def _dead_letters(settings: Settings) -> set[tuple[int, int]]:
-    return {(letter.partition, letter.offset) for letter in read_dead_letters(settings)}
+    return {(letter.partition, position(letter.offset, letter.place)) for letter in read_dead_letters(settings)}
 
 
 async def _stored(settings: Settings, user_ids: list[str]) -> list[UserRecord | None]:

@@ -8,6 +8,7 @@ from headwater.names import (
     HEADER_ERROR,
     HEADER_OFFSET,
     HEADER_PARTITION,
+    HEADER_PLACE,
     HEADER_REASON,
     HEADER_TOPIC,
 )
@@ -20,6 +21,7 @@ class DeadLetter:
     """One unusable record; key and value are the original bytes.
 
     Attributes:
+        place: In the frame at that offset; 0 where the record was an event itself.
         reason: Short stable code, as in `InvalidEvent.reason`.
         error: What was wrong, in words.
     """
@@ -31,13 +33,21 @@ class DeadLetter:
     value: bytes | None
     reason: str
     error: str
+    place: int = 0
 
     @classmethod
     def of(
-        cls, topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, error: InvalidEvent
+        cls,
+        topic: str,
+        partition: int,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        error: InvalidEvent,
+        place: int = 0,
     ) -> "DeadLetter":
         """Return the dead letter for a record that raised `error`."""
-        return cls(topic, partition, offset, key, value, error.reason, str(error)[:MAX_ERROR_CHARACTERS])
+        return cls(topic, partition, offset, key, value, error.reason, str(error)[:MAX_ERROR_CHARACTERS], place)
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the Kafka headers that go with the original key and value."""
@@ -45,6 +55,7 @@ class DeadLetter:
             (HEADER_TOPIC, self.topic.encode()),
             (HEADER_PARTITION, str(self.partition).encode()),
             (HEADER_OFFSET, str(self.offset).encode()),
+            (HEADER_PLACE, str(self.place).encode()),
             (HEADER_REASON, self.reason.encode()),
             (HEADER_ERROR, self.error.encode()),
         ]
@@ -61,4 +72,5 @@ class DeadLetter:
             value=value,
             reason=text.get(HEADER_REASON, "unknown"),
             error=text.get(HEADER_ERROR, ""),
+            place=int(text.get(HEADER_PLACE, 0)),
         )

@@ -55,7 +55,9 @@ def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
     """Append the original records to their topics again; what is applied already is dropped as a duplicate."""
     settings = read_settings()
     known = {settings.names.topic(name) for name in TOPICS} - {settings.names.topic(DEAD_LETTERS)}
-    unique = {(each.topic, each.partition, each.offset): each for each in read_dead_letters(settings, reason)}
+    unique = {
+        (each.topic, each.partition, each.offset, each.place): each for each in read_dead_letters(settings, reason)
+    }
     letters = [letter for letter in unique.values() if letter.topic in known]
     if not dry_run:
         _append(settings, letters)

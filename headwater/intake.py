@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement, Item
+from headwater.frames import decode_frame, is_frame
 from headwater.wire import decode
 
 Headers = Iterable[tuple[str, bytes]]
@@ -19,6 +20,8 @@ def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, la
     Raises:
         InvalidEvent: with the reason.
     """
+    if is_frame(headers):
+        decode_frame(value)  # says what is wrong; a whole one is taken apart before this
     engagement = decode(Engagement, value, headers)
     if engagement.occurred_at > latest_ms:
         raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")

@@ -38,6 +38,8 @@ HEADER_REASON = "dead_letter_reason"
 HEADER_TOPIC = "dead_letter_topic"
 HEADER_PARTITION = "dead_letter_partition"
 HEADER_OFFSET = "dead_letter_offset"
+HEADER_PLACE = "dead_letter_place"
+HEADER_FRAME = "headwater_frame"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
 """The producer for engagements, items and deliveries."""
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.partitioner.default import murmur2
 
 from headwater.errors import DeliveryFailed
 from headwater.events import Delivery, Engagement, Item
+from headwater.frames import FRAME_HEADERS, Event, encode_frame
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.topics import unreachable
@@ -16,12 +22,28 @@ from headwater.wire import validated
 
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
+FRAME_MS = 5
+FRAME_EVENTS = 256
+FRAME_BYTES = 65_536
+HASHES_KEPT = 65_536
+
+
+_hash = lru_cache(HASHES_KEPT)(murmur2)
+
+
+@dataclass(slots=True)
+class Frame:
+    """Events that wait for each other; `size` is that of their values."""
+
+    events: list[Event] = field(default_factory=list)
+    size: int = 0
 
 
 class EngagementProducer:
     """Validates events and appends them to Kafka, keyed so that one user's events keep their order.
 
-    Sending is idempotent: a retry inside the producer never appends twice.
+    Engagements of one partition that come within `FRAME_MS` share a record, see `headwater.frames`. Sending is
+    idempotent: a retry inside the producer never appends twice. Any thread may send.
 
     Args:
         settings: Where Kafka is.
@@ -44,15 +66,58 @@ class EngagementProducer:
         except (KafkaError, ValueError) as error:
             raise unreachable(settings, error) from None
         self._failures: list[str] = []
+        self._frames: dict[int, Frame] = {}
+        self._framing = threading.Condition()
+        self._closed = False
+        self._framer = threading.Thread(target=self._send_frames_in_time, name="framer", daemon=True)
+        self._framer.start()
 
     def send(self, engagement: Engagement | Mapping[str, Any]) -> None:
-        """Append an engagement.
+        """Append an engagement; what becomes of it `flush` tells.
 
         Raises:
             InvalidEvent: it does not validate; nothing was sent.
         """
         event = validated(Engagement, engagement)
-        self._append(ENGAGEMENTS, event.user_id, event.to_wire())
+        key, value = event.user_id.encode(), event.to_wire()
+        with self._framing:
+            partition = self._partition(key)
+            frame = self._frames.get(partition)
+            if frame is None:
+                frame = self._frames[partition] = Frame()
+                self._framing.notify()
+            frame.events.append((key, value))
+            frame.size += len(value)
+            if len(frame.events) == FRAME_EVENTS or frame.size > FRAME_BYTES:
+                self._send_frame(partition, self._frames.pop(partition))
+
+    def _partition(self, key: bytes) -> int:
+        """Return the partition Kafka's own clients choose for a key."""
+        partitions = self._producer.partitions_for(self._names.topic(ENGAGEMENTS))
+        return int(_hash(key) & 0x7FFFFFFF) % len(partitions)
+
+    def _send_frame(self, partition: int, frame: Frame) -> None:
+        """Append a frame; of a single event, the event itself."""
+        count = len(frame.events)
+        key, value = frame.events[0] if count == 1 else (None, encode_frame(frame.events))
+        headers = [] if count == 1 else list(FRAME_HEADERS)
+        try:
+            self._append(ENGAGEMENTS, key, value, headers, partition, count)
+        except DeliveryFailed as error:
+            self._failures += [str(error)] * count
+
+    def _send_frames(self) -> None:
+        with self._framing:
+            frames, self._frames = self._frames, {}
+            for partition, frame in frames.items():
+                self._send_frame(partition, frame)
+
+    def _send_frames_in_time(self) -> None:
+        while not self._closed:
+            with self._framing:
+                self._framing.wait_for(lambda: self._frames or self._closed)
+            time.sleep(FRAME_MS / 1000)
+            self._send_frames()
 
     def send_item(self, item: Item | Mapping[str, Any]) -> None:
         """Publish or update an item.
@@ -61,11 +126,11 @@ class EngagementProducer:
             InvalidEvent: it does not validate; nothing was sent.
         """
         event = validated(Item, item)
-        self._append(ITEMS, event.item_id, event.to_wire())
+        self._append(ITEMS, event.item_id.encode(), event.to_wire())
 
     def delete_item(self, item_id: str) -> None:
         """Append an item's tombstone."""
-        self._append(ITEMS, item_id, None)
+        self._append(ITEMS, item_id.encode(), None)
 
     def send_delivery(self, delivery: Delivery | Mapping[str, Any]) -> None:
         """Append what was delivered to a user.
@@ -74,17 +139,24 @@ class EngagementProducer:
             InvalidEvent: it does not validate; nothing was sent.
         """
         event = validated(Delivery, delivery)
-        self._append(DELIVERIES, event.user_id, event.to_wire())
+        self._append(DELIVERIES, event.user_id.encode(), event.to_wire())
 
-    def _append(self, topic: str, key: str, value: bytes | None) -> None:
+    def _append(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+        events: int = 1,
+    ) -> None:
         try:
-            future = self._producer.send(self._names.topic(topic), key=key.encode(), value=value)
+            future = self._producer.send(
+                self._names.topic(topic), key=key, value=value, headers=list(headers), partition=partition
+            )
         except KafkaError as error:
             raise DeliveryFailed(f"{topic}: {type(error).__name__} {error}") from None
-        future.add_errback(self._failed)
-
-    def _failed(self, error: BaseException) -> None:
-        self._failures.append(f"{type(error).__name__} {error}")
+        future.add_errback(lambda error: self._failures.extend([f"{type(error).__name__} {error}"] * events))
 
     def flush(self) -> None:
         """Wait until everything sent is acknowledged.
@@ -94,6 +166,7 @@ class EngagementProducer:
                 acknowledged stays; sending the rest again is safe, duplicates are dropped by event id.
         """
         try:
+            self._send_frames()
             self._producer.flush(timeout=FLUSH_TIMEOUT_S)
         except KafkaError as error:
             self._failures.append(f"{type(error).__name__} {error}")
@@ -106,6 +179,10 @@ class EngagementProducer:
         try:
             self.flush()
         finally:
+            with self._framing:
+                self._closed = True
+                self._framing.notify()
+            self._framer.join()
             self._producer.close(timeout=5)
 
     def __enter__(self) -> Self:

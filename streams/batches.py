@@ -38,7 +38,9 @@ async def in_batches(stream: Any, apply: Apply) -> None:
     partitions behind it wait.
     """
     async for events in stream.noack_take(MAX_BATCH, within=LINGER_S):
-        await persistently(apply, [Record.of(event) for event in events])
+        records = [record for event in events for record in Record.of(event).events()]
+        for start in range(0, len(records), MAX_BATCH):
+            await persistently(apply, records[start : start + MAX_BATCH])
         for event in events:
             event.ack()
 

@@ -34,7 +34,7 @@ class DeliveryFold:
         writes = FeatureWrites()
         for record, delivery in accepted:
             before = writes.delivered.get(delivery.user_id) or current[delivery.user_id] or Delivered()
-            writes.delivered[delivery.user_id] = before.apply(delivery, record.partition, record.offset)
+            writes.delivered[delivery.user_id] = before.apply(delivery, record.partition, record.position)
         await self.store.commit(writes)
         await self.publisher.publish([dead_letter_record(letter) for letter in letters])
         self.report.deliveries += len(accepted)

@@ -97,16 +97,16 @@ class EngagementFold:
         writes, successions, outcomes = FeatureWrites(), Successions(), []
         for record, engagement, topics in accepted:
             user = users[engagement.user_id] or UserRecord()
-            user, outcome = user.apply(engagement, topics, record.partition, record.offset)
+            user, outcome = user.apply(engagement, topics, record.partition, record.position)
             users[engagement.user_id] = writes.users[engagement.user_id] = user
             key = (record.partition, engagement.item_id)
             if outcome is Outcome.APPLIED:
-                activity = (activities[key] or ItemActivity()).apply(engagement.occurred_at, record.offset)
+                activity = (activities[key] or ItemActivity()).apply(engagement.occurred_at, record.position)
                 activities[key] = activity
             if (current := activities[key]) is not None:
                 writes.activities[key] = current
             if outcome is not Outcome.DUPLICATE:
-                told = succession(user.state, engagement, record.offset)
+                told = succession(user.state, engagement, record.position)
                 successions.setdefault(record.partition, []).append(told)
             outcomes.append(outcome)
         return writes, successions, outcomes

@@ -1,10 +1,11 @@
 """A Kafka record as the agents' plain functions see it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
+from headwater.frames import events_in, position
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,19 @@ class Record:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
     appended_ms: int = 0
+    place: int = 0
+
+    @property
+    def position(self) -> int:
+        """Where it stands in its partition; larger for later ones."""
+        return position(self.offset, self.place)
+
+    def events(self) -> "list[Record]":
+        """Return the events in a frame, each as a record of its own; anything else is one already."""
+        return [
+            replace(self, key=key, value=value, headers=tuple(headers), place=place)
+            for place, (key, value, headers) in enumerate(events_in(self.key, self.value, self.headers))
+        ]
 
     @classmethod
     def of(cls, event: Any) -> "Record":
@@ -32,7 +46,7 @@ class Record:
 
     def rejected(self, error: InvalidEvent) -> DeadLetter:
         """Return this record as a dead letter."""
-        return DeadLetter.of(self.topic, self.partition, self.offset, self.key, self.value, error)
+        return DeadLetter.of(self.topic, self.partition, self.offset, self.key, self.value, error, self.place)
 
 
 @dataclass(frozen=True, slots=True)

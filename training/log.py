@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from headwater.errors import InvalidEvent
+from headwater.frames import events_in, position
 from headwater.intake import read_engagement, read_item
 from headwater.names import ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
@@ -55,12 +56,13 @@ class LogReader:
         """Yield new engagements in the order of each partition."""
         latest_ms = time.time_ns() // 1_000_000 + self.settings.max_future_s * 1000
         for record in self._records(ENGAGEMENTS):
-            try:
-                engagement = read_engagement(record.key, record.value, record.headers, latest_ms)
-            except InvalidEvent as error:
-                self.skipped[error.reason] += 1
-                continue
-            yield Logged(engagement, record.partition, record.offset)
+            for place, (key, value, headers) in enumerate(events_in(record.key, record.value, record.headers)):
+                try:
+                    engagement = read_engagement(key, value, headers, latest_ms)
+                except InvalidEvent as error:
+                    self.skipped[error.reason] += 1
+                else:
+                    yield Logged(engagement, record.partition, position(record.offset, place))
 
     def _records(self, name: str) -> Iterator[Any]:
         topic = self.settings.names.topic(name)
