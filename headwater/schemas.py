@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from headwater import __version__, names
 from headwater.events import CandidateRequest, Delivery, Engagement, Item, UserCandidates
+from headwater.frames import MAX_FRAME_EVENTS
 
 DIRECTORY = Path(__file__).parent / "contracts"
 JSON_TOPICS: dict[str, tuple[type[BaseModel], str]] = {
@@ -50,6 +51,12 @@ def _asyncapi() -> dict[str, Any]:
             "bindings": {"kafka": {"key": {"type": "string", "description": key}}},
         }
         channels[topic] = {"address": topic, "messages": {model.__name__: message}}
+    channels[names.ENGAGEMENTS]["messages"]["Frame"] = {
+        "name": "Frame",
+        "contentType": "application/octet-stream",
+        "description": f"headwater.frames: up to {MAX_FRAME_EVENTS} engagements of one partition, each with its key; no key",
+        "headers": {"type": "object", "required": [names.HEADER_FRAME]},
+    }
     for topic, description in BINARY_TOPICS.items():
         message = {"name": topic, "contentType": "application/octet-stream", "description": description}
         channels[topic] = {"address": topic, "messages": {topic: message}}
