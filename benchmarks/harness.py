@@ -31,6 +31,7 @@ BEGIN_MS = 1_507_507_200_000
 """9 October 2017, from where the news are replayed."""
 RUNS = 5
 LISTENED_TOPICS = 20
+SNAPSHOT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class Installation:
 
 
 @contextmanager
-def installed() -> Iterator[Installation]:
-    """Start everything in a directory of its own."""
+def services() -> Iterator[Settings]:
+    """Start Kafka and Redis, everything in a directory of its own."""
     with KafkaService() as kafka, RedisService() as redis, tempfile.TemporaryDirectory() as directory:
         settings = with_server_port(
             Settings.model_validate(
@@ -114,10 +115,18 @@ def installed() -> Iterator[Installation]:
                     "model_dir": Path(directory) / "onnx",
                     "state_dir": Path(directory) / "var",
                     "clock": "watermark",
+                    "snapshot_every_s": SNAPSHOT_EVERY_S,
                 }
             )
         )
         ensure_topics(settings)
+        yield settings
+
+
+@contextmanager
+def installed() -> Iterator[Installation]:
+    """Start services, a stream worker and a server."""
+    with services() as settings:
         stream = Process(settings, "stream", "--stats-file", str(stats_file(settings)))
         with stream, Server(settings) as server:
             yield Installation(settings, stream, server)

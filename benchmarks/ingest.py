@@ -1,0 +1,218 @@
+"""Ingest: a stream worker beside an empty Faust agent and a bare aiokafka loop: `python -m benchmarks.ingest`.
+
+News clicks wait in Kafka, each in a record of its own or framed, then one process takes them in. The bare loop does the
+same fold and the same writes to Redis and Kafka without Faust; the empty agent counts records and does nothing.
+"""
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from kafka import KafkaProducer
+from redis.asyncio import Redis
+
+from benchmarks.harness import BEGIN_MS, RUNS, News, news, record, services
+from headwater.frames import events_in
+from headwater.names import ENGAGEMENTS
+from headwater.producer import EngagementProducer
+from headwater.settings import Settings, read_settings
+from headwater.stores import FeatureWrites, RedisFeatureStore
+from headwater.stores.protocol import StoredItem
+from headwater.topics import ensure_topics
+from streams.app import make_app
+from streams.batches import MAX_BATCH
+from streams.engagements import EngagementFold
+from streams.hosting import running
+from streams.record import Outgoing, Record
+from streams.report import Report
+from streams.worker import now_ms
+from tests.system import environment
+
+EVENTS = 50_000
+SHAPES = ("single", "framed")
+TELL_S = 0.1
+TIMEOUT_S = 300.0
+POLL_MS = 20
+
+
+@click.command()
+@click.option("--runs", default=RUNS, show_default=True, type=click.IntRange(1))
+@click.option("--peer", type=click.Choice(["empty-faust", "bare"]), hidden=True)
+@click.option("--stats-file", type=click.Path(path_type=Path), hidden=True)
+def main(runs: int, peer: str | None, stats_file: Path | None) -> None:
+    """Measure and keep the figures."""
+    if peer is not None and stats_file is not None:
+        asyncio.run(PEERS[peer](read_settings(), stats_file))
+        return
+    data = news()
+    found: dict[str, dict[str, list[float]]] = {shape: {} for shape in SHAPES}
+    with services() as settings:
+        for run in range(runs):
+            for shape in SHAPES:
+                for case, rate in _rates(settings, data, shape, run).items():
+                    found[shape].setdefault(case, []).append(rate)
+                    click.echo(f"{shape} {case}: {rate:,.0f} events/s", err=True)
+    figures: dict[str, Any] = {"events": EVENTS, "runs": runs}
+    for shape, cases in found.items():
+        medians = {case: round(statistics.median(rates)) for case, rates in cases.items()}
+        figures[shape] = {f"{case}_events_per_s": median for case, median in medians.items()}
+        figures[shape] |= {
+            f"over_{case}": round(medians["headwater"] / median, 2)
+            for case, median in medians.items()
+            if case != "headwater"
+        }
+    click.echo(json.dumps(figures, indent=1))
+    record("ingest", "python -m benchmarks.ingest", figures)
+
+
+def _rates(settings: Settings, data: News, shape: str, run: int) -> dict[str, float]:
+    cases = {
+        "headwater": ("headwater", "stream"),
+        "bare": ("benchmarks.ingest", "--peer", "bare"),
+        "empty-faust": ("benchmarks.ingest", "--peer", "empty-faust"),
+    }
+    if shape == "framed":
+        del cases["empty-faust"]  # it would count frames
+    rates = {}
+    for case, command in cases.items():
+        own = settings.model_copy(update={"namespace": f"{shape}-{case}-{run}"})
+        sent = _prepared(own, data, shape)
+        stats_file = own.state_dir / f"{own.namespace}.json"
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--stats-file", str(stats_file)], env=environment(own)
+        )
+        try:
+            rates[case] = _rate(stats_file, sent)
+        finally:
+            process.kill()
+            process.wait()
+    return rates
+
+
+def _prepared(settings: Settings, data: News, shape: str) -> int:
+    """Put the catalogue into Redis and the engagements into Kafka; return how many."""
+    ensure_topics(settings)
+    rows = data.engagements.occurred_ms
+    first = int((rows < BEGIN_MS).sum())
+    events = list(data.engagements.events(BEGIN_MS, int(rows[first + EVENTS])))
+    wanted = {event.item_id for event in events}
+    items = {item.item_id: StoredItem(item, 0, 0) for item in data.items if item.item_id in wanted}
+    asyncio.run(_commit(settings, FeatureWrites(items=dict(items))))
+    if shape == "framed":
+        with EngagementProducer(settings) as producer:
+            for event in events:
+                producer.send(event)
+    else:
+        singles = KafkaProducer(**settings.kafka_options(), linger_ms=5)
+        for event in events:
+            singles.send(settings.names.topic(ENGAGEMENTS), key=event.user_id.encode(), value=event.to_wire())
+        singles.flush()
+        singles.close()
+    return len(events)
+
+
+async def _commit(settings: Settings, writes: FeatureWrites) -> None:
+    store = _store(settings)
+    await store.commit(writes)
+    await store.close()
+
+
+def _store(settings: Settings) -> RedisFeatureStore:
+    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    return RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+
+
+def _rate(stats_file: Path, sent: int) -> float:
+    """Return events a second, from the first that is done to the last."""
+    begun: tuple[float, int] | None = None
+    deadline = time.perf_counter() + TIMEOUT_S
+    while time.perf_counter() < deadline:
+        time.sleep(TELL_S / 4)
+        try:
+            report = json.loads(stats_file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        done: int = report["applied"] + report["duplicates"] + report["dead_letters"]
+        at = time.perf_counter()
+        if begun is None and done:
+            begun = at, done
+        elif begun is not None and done >= sent:
+            return (done - begun[1]) / (at - begun[0])
+    raise RuntimeError(f"{stats_file}: {sent} events were not taken in")
+
+
+async def _telling(report: Report, stats_file: Path) -> None:
+    while True:
+        await asyncio.sleep(TELL_S)
+        report.write(stats_file)
+
+
+async def _empty_faust(settings: Settings, stats_file: Path) -> None:
+    app, report = make_app(settings, "empty"), Report()
+
+    async def agent(stream: Any) -> None:
+        async for _ in stream:
+            report.applied += 1
+
+    app.agent(app.topic(settings.names.topic(ENGAGEMENTS), key_type=bytes, value_type=bytes), name="empty")(agent)
+    async with running(app):
+        await _telling(report, stats_file)
+
+
+class _Publisher:
+    """Appends through aiokafka alone."""
+
+    def __init__(self, producer: AIOKafkaProducer, settings: Settings) -> None:
+        self._producer, self._names = producer, settings.names
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        sent = [
+            await self._producer.send(self._names.topic(each.topic), each.value, each.key, headers=list(each.headers))
+            for each in records
+        ]
+        await asyncio.gather(*sent)
+
+
+async def _bare(settings: Settings, stats_file: Path) -> None:
+    servers, report = settings.kafka_bootstrap_servers, Report()
+    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+    consumer = AIOKafkaConsumer(
+        settings.names.topic(ENGAGEMENTS),
+        bootstrap_servers=servers,
+        group_id="bare",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await producer.start()
+    await consumer.start()
+    telling = asyncio.create_task(_telling(report, stats_file))
+    fold = EngagementFold(
+        _store(settings), _Publisher(producer, settings), report, now_ms, settings.max_future_s * 1000
+    )
+    while not telling.done():
+        polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_BATCH)
+        records = [
+            Record(each.topic, each.partition, each.offset, key, value, tuple(headers), place=place)
+            for found in polled.values()
+            for each in found
+            for place, (key, value, headers) in enumerate(events_in(each.key, each.value, each.headers))
+        ]
+        for start in range(0, len(records), MAX_BATCH):
+            await fold.apply(records[start : start + MAX_BATCH])
+        if records:
+            await consumer.commit()
+
+
+PEERS: dict[str, Callable[[Settings, Path], Coroutine[Any, Any, None]]] = {"empty-faust": _empty_faust, "bare": _bare}
+
+
+if __name__ == "__main__":
+    main()
