@@ -38,4 +38,5 @@ def make_app(settings: Settings) -> FastAPI:
     install_faults(app)
     for module in (candidates, collector, inspection, generations, health, page):
         app.include_router(module.router)
+    app.include_router(candidates.single)
     return app

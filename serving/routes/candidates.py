@@ -1,13 +1,15 @@
 """Candidates: for one user, or for many users and topics at once."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from redis import RedisError
 
 from headwater.errors import HeadwaterError
@@ -29,71 +31,77 @@ MaxAge = Annotated[float | None, Field(gt=0, le=10**9, description="Seconds sinc
 MinRelevance = Annotated[float, Field(ge=-1, le=1, description="Cosine with the topic's centroid.")]
 
 
-class BulkRequest(BaseModel):
-    """Many users, one or more topics."""
+class FilterParameters(BaseModel):
+    """What candidates must not be."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"user_ids": ["ann", "bob"], "topics": ["sport"], "k": 3}}
-    )
+    model_config = ConfigDict(extra="forbid")
 
-    user_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_USERS)]
-    topics: Annotated[list[Identifier], Field(min_length=1, max_length=100)]
     k: K = 50
     relevance: Relevance = Relevance.TOPIC
     exclude: Annotated[list[Identifier], Field(max_length=MAX_EXCLUDED)] = []
     max_age_s: MaxAge = None
     min_relevance: MinRelevance = 0.5
-    engaged: bool = False
-    delivered: bool = False
+    engaged: Annotated[bool, Field(description="Let items through that the user engaged with.")] = False
+    delivered: Annotated[bool, Field(description="Let items through that were delivered already.")] = False
 
     def filters(self, default_max_age_s: int) -> Filters:
         """Return the filters asked for."""
-        return make_filters(
+        age_s = self.max_age_s or default_max_age_s
+        return Filters(
             self.relevance,
-            self.engaged,
-            self.delivered,
-            self.exclude,
-            self.max_age_s,
+            not self.engaged,
+            not self.delivered,
+            frozenset(self.exclude),
+            round(age_s * 1000) if age_s else None,
             self.min_relevance,
-            default_max_age_s,
         )
 
 
-def make_filters(
-    relevance: Relevance,
-    engaged: bool,
-    delivered: bool,
-    exclude: list[str],
-    max_age_s: float | None,
-    min_relevance: float,
-    default_max_age_s: int,
-) -> Filters:
-    """Return filters; `engaged` and `delivered` let such items through."""
-    age_s = max_age_s or default_max_age_s
-    return Filters(
-        relevance, not engaged, not delivered, frozenset(exclude), round(age_s * 1000) if age_s else None, min_relevance
-    )
+class QueryParameters(FilterParameters):
+    """One user."""
+
+    user_id: Identifier
 
 
-@router.get("/v1/topics/{topic:path}/candidates", response_model=UserCandidates)
+class BulkRequest(FilterParameters):
+    """Many users, one or more topics."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"user_ids": ["ann", "bob"], "topics": ["sport"], "k": 3}})
+
+    user_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_USERS)]
+    topics: Annotated[list[Identifier], Field(min_length=1, max_length=100)]
+
+
+class ReadByItself(APIRoute):
+    """A route that reads topic and query parameters itself: what FastAPI does for them in general costs more than a query."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handler(request: Request) -> Response:
+            values: dict[str, Any] = dict(request.query_params)
+            if "exclude" in values:
+                values["exclude"] = request.query_params.getlist("exclude")
+            try:
+                topic = TOPIC.validate_python(request.path_params["topic"])
+                parameters = QueryParameters.model_validate(values)
+            except ValidationError as error:
+                raise RequestValidationError(error.errors(include_url=False)) from None
+            return await topic_candidates(request.app.state.headwater, topic, parameters)
+
+        return handler
+
+
+TOPIC: TypeAdapter[str] = TypeAdapter(Identifier)
+single = APIRouter(tags=["candidates"], route_class=ReadByItself)
+
+
+@single.get("/v1/topics/{topic:path}/candidates", response_model=UserCandidates)
 async def topic_candidates(
-    state: HeadwaterState,
-    topic: Identifier,
-    user_id: Annotated[Identifier, Query()],
-    k: K = 50,
-    relevance: Relevance = Relevance.TOPIC,
-    exclude: Annotated[list[Identifier], Query(max_length=MAX_EXCLUDED)] = [],  # noqa: B006 (FastAPI copies it)
-    max_age_s: MaxAge = None,
-    min_relevance: MinRelevance = 0.5,
-    engaged: Annotated[bool, Query(description="Let items through that the user engaged with.")] = False,
-    delivered: Annotated[bool, Query(description="Let items through that were delivered already.")] = False,
+    state: HeadwaterState, topic: Identifier, parameters: Annotated[QueryParameters, Query()]
 ) -> Response:
     """Return which items of a topic a user should be notified about, now."""
-    filters = make_filters(
-        relevance, engaged, delivered, exclude, max_age_s, min_relevance, state.settings.max_item_age_s
-    )
+    filters = parameters.filters(state.settings.max_item_age_s)
     with _counted(state, 1):
-        answer = await state.batcher.answer(TopicQuery(user_id, topic, k, filters))
+        answer = await state.batcher.answer(TopicQuery(parameters.user_id, topic, parameters.k, filters))
     return json_response(answer.document())
 
 
