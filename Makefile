@@ -38,7 +38,7 @@ lint: setup ## Check style, imports and spelling
 type: setup ## Check types
 	$(BIN)/mypy
 
-bench: setup ## Run the short benchmarks
+bench: setup setup-services ## Run the short benchmarks
 	$(BIN)/python -m benchmarks
 
 main-job: setup setup-services ## Replay 300,000 news clicks through real Kafka and Redis and account for each

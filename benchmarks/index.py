@@ -5,7 +5,6 @@ Embeddings are clustered, norms unequal; a third of the items share embeddings, 
 
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -16,11 +15,11 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.harness import record
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, item_index
 from headwater.item_embedding import ItemEmbedding
 
-RESULTS = Path(__file__).parent / "results" / "index.json"
 DIMENSION = 64
 CLUSTERS = 300
 K = 50
@@ -123,9 +122,8 @@ def rows_of(count: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
 def main(sizes: tuple[int, ...], as_json: bool) -> None:
     """Time searches on one core and write what was measured."""
     rows = [row for size in sizes for row in rows_of(size, lambda line: click.echo(line, err=as_json))]
-    document = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "k": K, "runs": RUNS, "rows": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    document = {"k": K, "runs": RUNS, "rows": rows}
+    record("index", "python -m benchmarks.index", document)
     if as_json:
         click.echo(json.dumps(document))
 

@@ -1,5 +1,6 @@
 """The `headwater` command, assembled from the entry points of what is installed."""
 
+import os
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 
@@ -59,6 +60,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 the system could not do it, 2 the caller's mistake, 130 interrupted.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a query's matrices are small: threads would only spin
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -92,6 +92,10 @@ def test_strange_requests_are_faults_of_the_caller(system: tuple[Settings, Serve
             assert response.status_code in (404, 422), path
             assert {"error", "message"} <= set(response.json()), path
         assert client.get(QUERY, params={"user_id": "日本 🎣"}).status_code == 200
+        for wrong in ({}, {"user_id": ""}, {"k": "0"}, {"k": "many"}, {"relevance": "much"}, {"kk": "3"}):
+            refused = client.get(QUERY, params={"user_id": "u", **wrong} if wrong else {})
+            assert refused.status_code == 422, wrong
+            assert refused.json()["problems"][0]["at"], wrong
     assert b" 413 " in raw(settings, b"POST /v1/items HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n")
     assert b" 400 " in raw(settings, b"nonsense\r\n\r\n")
     assert "Traceback" not in server.output()
