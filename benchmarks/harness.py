@@ -4,10 +4,9 @@ import asyncio
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -19,11 +18,11 @@ from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.errors import UsageError
 from headwater.events import Item
 from headwater.producer import EngagementProducer
-from headwater.replay import LEAD_MS, in_event_time, known_by, replay_events, wait_until_items_are_taken_in
+from headwater.replay import LEAD_MS, Replayed, in_event_time, known_by, replay_events, wait_until_items_are_taken_in
 from headwater.settings import Settings
 from headwater.topics import ensure_topics
 from tests.services import KafkaService, RedisService, poll
-from tests.system import Process, Server, headwater, stats_file, with_server_port
+from tests.system import Process, Server, headwater, settings_of, stats_file, with_server_port
 
 NEWS = Path("../shared/data/globo")
 FIGURES = Path(__file__).parent / "results" / "speed"
@@ -31,7 +30,6 @@ BEGIN_MS = 1_507_507_200_000
 """9 October 2017, from where the news are replayed."""
 RUNS = 5
 LISTENED_TOPICS = 20
-SNAPSHOT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,12 @@ class News:
 
     engagements: EngagementTable
     items: list[Item]
+
+    def until(self, count: int) -> int:
+        """Return when `count` engagements have passed since `BEGIN_MS`, at most the time of the last one."""
+        occurred_ms = self.engagements.occurred_ms
+        first = int((occurred_ms < BEGIN_MS).sum())
+        return int(occurred_ms[min(first + count, len(occurred_ms) - 1)])
 
     def users(self, count: int) -> list[str]:
         """Return users who engage from `BEGIN_MS` on."""
@@ -67,18 +71,15 @@ class Installation:
     stream: Process
     server: Server
 
-    def stream_in(self, data: News, begin_ms: int, count: int) -> tuple[int, float]:
-        """Replay engagements with the items known by then; return how many, and the seconds until all are accounted for."""
-        rows = data.engagements.occurred_ms
-        first = int((rows < begin_ms).sum())
-        end_ms = int(rows[min(first + count, len(rows) - 1)])
-        items = [item for item in data.items if item.published_at < end_ms]
+    def stream_in(self, data: News, end_ms: int, begin_ms: int = BEGIN_MS, known_ms: int = 0) -> tuple[Replayed, float]:
+        """Replay engagements, and items published since `known_ms`; return what was sent and the seconds until all is done."""
+        items = [item for item in data.items if known_ms <= item.published_at < end_ms]
         events = in_event_time(items, data.engagements.events(begin_ms, end_ms), LEAD_MS)
-        started = time.perf_counter()
+        before, started = sum(self.counters().values()), time.perf_counter()
         with EngagementProducer(self.settings) as producer:
             *_, sent = replay_events(producer, events, None, lambda: wait_until_items_are_taken_in(self.settings))
-        poll(lambda: sum(self.counters().values()) >= sent.engagements, 600, "everything is accounted for")
-        return sent.engagements, time.perf_counter() - started
+        poll(lambda: sum(self.counters().values()) >= before + sent.engagements, 600, "everything is accounted for")
+        return sent, time.perf_counter() - started
 
     def counters(self) -> dict[str, int]:
         """Return what the stream worker did so far."""
@@ -89,12 +90,11 @@ class Installation:
         return {name: report[name] for name in ("applied", "duplicates", "dead_letters")}
 
     def train(self) -> dict[str, Any]:
-        """Refresh the model once, promote it, and return the run record."""
+        """Refresh the model once and return the run record."""
         done = headwater(self.settings, "train", "--once", "--json", timeout_s=900)
         if done.returncode != 0:
             raise UsageError(f"the trainer failed: {done.stderr}")
         record: dict[str, Any] = json.loads(done.stdout)
-        self.server.wait_ready()
         return record
 
     def topics(self) -> list[str]:
@@ -104,29 +104,18 @@ class Installation:
 
 
 @contextmanager
-def services() -> Iterator[Settings]:
-    """Start Kafka and Redis, everything in a directory of its own."""
+def services(**changes: object) -> Iterator[Settings]:
+    """Start Kafka and Redis, everything in a directory of its own; `changes` are those of the settings."""
     with KafkaService() as kafka, RedisService() as redis, tempfile.TemporaryDirectory() as directory:
-        settings = with_server_port(
-            Settings.model_validate(
-                {
-                    "kafka_bootstrap_servers": kafka.bootstrap_servers,
-                    "redis_url": redis.url,
-                    "model_dir": Path(directory) / "onnx",
-                    "state_dir": Path(directory) / "var",
-                    "clock": "watermark",
-                    "snapshot_every_s": SNAPSHOT_EVERY_S,
-                }
-            )
-        )
+        settings = with_server_port(settings_of(kafka, redis, Path(directory), clock="watermark", **changes))
         ensure_topics(settings)
         yield settings
 
 
 @contextmanager
-def installed() -> Iterator[Installation]:
+def installed(**changes: object) -> Iterator[Installation]:
     """Start services, a stream worker and a server."""
-    with services() as settings:
+    with services(**changes) as settings:
         stream = Process(settings, "stream", "--stats-file", str(stats_file(settings)))
         with stream, Server(settings) as server:
             yield Installation(settings, stream, server)
@@ -208,15 +197,6 @@ def cpu_seconds(process: Process) -> float:
     assert process.pid is not None
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def interleaved(cases: Mapping[str, Callable[[], float]], runs: int = RUNS) -> dict[str, float]:
-    """Return the median of each case's figure; the cases take turns, so that a slow minute hits all."""
-    figures: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(runs):
-        for name, run in cases.items():
-            figures[name].append(run())
-    return {name: statistics.median(each) for name, each in figures.items()}
 
 
 def machine() -> str:

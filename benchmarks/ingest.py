@@ -17,10 +17,8 @@ from typing import Any
 import click
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaProducer
-from redis.asyncio import Redis
 
 from benchmarks.harness import BEGIN_MS, RUNS, News, news, record, services
-from headwater.frames import events_in
 from headwater.names import ENGAGEMENTS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings, read_settings
@@ -100,9 +98,7 @@ def _rates(settings: Settings, data: News, shape: str, run: int) -> dict[str, fl
 def _prepared(settings: Settings, data: News, shape: str) -> int:
     """Put the catalogue into Redis and the engagements into Kafka; return how many."""
     ensure_topics(settings)
-    rows = data.engagements.occurred_ms
-    first = int((rows < BEGIN_MS).sum())
-    events = list(data.engagements.events(BEGIN_MS, int(rows[first + EVENTS])))
+    events = list(data.engagements.events(BEGIN_MS, data.until(EVENTS)))
     wanted = {event.item_id for event in events}
     items = {item.item_id: StoredItem(item, 0, 0) for item in data.items if item.item_id in wanted}
     asyncio.run(_commit(settings, FeatureWrites(items=dict(items))))
@@ -120,14 +116,9 @@ def _prepared(settings: Settings, data: News, shape: str) -> int:
 
 
 async def _commit(settings: Settings, writes: FeatureWrites) -> None:
-    store = _store(settings)
+    store = RedisFeatureStore.of(settings)
     await store.commit(writes)
     await store.close()
-
-
-def _store(settings: Settings) -> RedisFeatureStore:
-    redis = Redis.from_url(settings.redis_url.get_secret_value())
-    return RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
 
 
 def _rate(stats_file: Path, sent: int) -> float:
@@ -195,15 +186,17 @@ async def _bare(settings: Settings, stats_file: Path) -> None:
     await consumer.start()
     telling = asyncio.create_task(_telling(report, stats_file))
     fold = EngagementFold(
-        _store(settings), _Publisher(producer, settings), report, now_ms, settings.max_future_s * 1000
+        RedisFeatureStore.of(settings), _Publisher(producer, settings), report, now_ms, settings.max_future_s * 1000
     )
     while not telling.done():
         polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_BATCH)
         records = [
-            Record(each.topic, each.partition, each.offset, key, value, tuple(headers), place=place)
+            event
             for found in polled.values()
             for each in found
-            for place, (key, value, headers) in enumerate(events_in(each.key, each.value, each.headers))
+            for event in Record(
+                each.topic, each.partition, each.offset, each.key, each.value, tuple(each.headers)
+            ).events()
         ]
         for start in range(0, len(records), MAX_BATCH):
             await fold.apply(records[start : start + MAX_BATCH])

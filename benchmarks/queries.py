@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 import numpy as np
-from redis.asyncio import Redis
 
 from benchmarks.harness import (
     BEGIN_MS,
@@ -47,6 +46,7 @@ SECONDS = 5.0
 K, JOB_K = 50, 100
 ITEMS_PER_S = 300
 FLOOR_QUERIES = 500
+SNAPSHOT_EVERY_S = 60.0
 
 
 @click.command()
@@ -54,9 +54,10 @@ FLOOR_QUERIES = 500
 def main(runs: int) -> None:
     """Measure and keep the figures."""
     data = news()
-    with installed() as installation:
-        installation.stream_in(data, BEGIN_MS, EVENTS)
+    with installed(snapshot_every_s=SNAPSHOT_EVERY_S) as installation:
+        installation.stream_in(data, data.until(EVENTS))
         installation.train()
+        installation.server.wait_ready()
         users, topics = data.users(USERS), installation.topics()
         paths = query_paths(users, topics, K)
         load(installation.settings.serving_url, paths, CONNECTIONS, 2.0)
@@ -64,7 +65,9 @@ def main(runs: int) -> None:
         figures["saturated"] = _medians([_saturated(installation, paths) for _ in range(runs)])
         half = figures["saturated"]["queries_per_s"] / 2
         figures["half_load"] = _medians([_with_inserts(installation, paths, half, topics[0]) for _ in range(runs)])
-        figures["floor_us"] = statistics.median(_floor(installation, users, topics) for _ in range(runs))
+        parts = _parts(installation)
+        floors = [asyncio.run(_floor(installation, *parts, users, topics)) for _ in range(runs)]
+        figures["floor_us"] = statistics.median(floors)
         figures["notify"] = _medians([_notified(installation, users, topics[0], run) for run in range(runs)])
     figures["over_floor"] = round(figures["saturated"]["cpu_us_a_query"] / figures["floor_us"], 2)
     click.echo(json.dumps(figures, indent=1))
@@ -115,24 +118,22 @@ def _with_inserts(installation: Installation, paths: list[str], per_s: float, to
     return {"queries_per_s": found.per_s, **_latencies(found)}
 
 
-def _floor(installation: Installation, users: list[str], topics: list[str]) -> float:
-    """Return the microseconds a query takes from features to candidates, without HTTP."""
+def _parts(installation: Installation) -> tuple[Bundle, ItemIndex]:
+    """Return the live bundle, and the index as the server has written it down."""
     settings = installation.settings
-    snapshots = settings.state_dir / "snapshots" / instance_name(settings)
     live = installation.server.get("/v1/status").json()["live"]
-    bundle = Bundle.load(settings.model_dir / live)
-    poll(lambda: read_newest_snapshot(snapshots, live) is not None, 330, "a snapshot")
+    snapshots = settings.state_dir / "snapshots" / instance_name(settings)
+    poll(lambda: any((snapshots / live).glob("[!.]*")), 2 * SNAPSHOT_EVERY_S, "a snapshot")
     snapshot = read_newest_snapshot(snapshots, live)
     assert snapshot is not None
-    return asyncio.run(_parts(installation, bundle, snapshot[0], users, topics))
+    return Bundle.load(settings.model_dir / live), snapshot[0]
 
 
-async def _parts(
+async def _floor(
     installation: Installation, bundle: Bundle, index: ItemIndex, users: list[str], topics: list[str]
 ) -> float:
-    settings = installation.settings
-    redis = Redis.from_url(settings.redis_url.get_secret_value())
-    store = RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    """Return the microseconds a query takes from features to candidates, without HTTP."""
+    store = RedisFeatureStore.of(installation.settings)
     begun = time.perf_counter()
     for place, user_id in enumerate(users[:FLOOR_QUERIES]):
         topic = topics[place % len(topics)]

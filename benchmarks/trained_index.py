@@ -33,8 +33,7 @@ def main() -> None:
     data, corpus, users = news(), Corpus(), dict[str, UserRecord]()
     for item in data.items:
         corpus.put(item)
-    begin = int((data.engagements.occurred_ms < BEGIN_MS).sum())
-    end_ms = int(data.engagements.occurred_ms[begin + EVENTS])
+    end_ms = data.until(EVENTS)
     events = data.engagements.events(BEGIN_MS, end_ms)
     log = build_examples(users, corpus, (Logged(event, 0, offset) for offset, event in enumerate(events)))
     learner = Learner(corpus, LearningSettings(live_for_ms=86_400_000))

@@ -100,7 +100,7 @@ class EngagementProducer:
         """Append a frame; of a single event, the event itself."""
         count = len(frame.events)
         key, value = frame.events[0] if count == 1 else (None, encode_frame(frame.events))
-        headers = [] if count == 1 else list(FRAME_HEADERS)
+        headers = () if count == 1 else FRAME_HEADERS
         try:
             self._append(ENGAGEMENTS, key, value, headers, partition, count)
         except DeliveryFailed as error:

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from redis import Redis as SyncRedis
-from redis.asyncio import Redis
 
 from headwater.covisit_features import HALF_LIVES_MS, NEAR
 from headwater.errors import HeadwaterError
@@ -77,9 +76,8 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
         ServiceUnavailable: Kafka does not answer.
     """
     ensure_topics(settings)
-    url = settings.redis_url.get_secret_value()
-    store = RedisFeatureStore(Redis.from_url(url), settings.names, settings.user_ttl_s, settings.item_ttl_s)
-    generations = Generations(SyncRedis.from_url(url), settings.names)
+    store = RedisFeatureStore.of(settings)
+    generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
     metrics, clock = Metrics(), Clock(settings.clock)
     snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
     held = HeldGenerations(generations, settings.model_dir, snapshot_dir)

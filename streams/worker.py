@@ -9,7 +9,6 @@ from pathlib import Path
 
 import faust
 from redis import Redis as SyncRedis
-from redis.asyncio import Redis
 
 from headwater.generations import Generations
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
@@ -45,8 +44,7 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
         stats_file: Where to write the report as JSON every second.
     """
     app = make_app(settings, settings.names.stream_group())
-    redis = Redis.from_url(settings.redis_url.get_secret_value())
-    store = RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    store = RedisFeatureStore.of(settings)
     publisher = FaustPublisher(app, settings.names)
     generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
     embedder = Embedder(generations, settings.model_dir)

@@ -8,6 +8,7 @@ import pytest
 
 from headwater.settings import Settings
 from tests.services import ROOT, KafkaService, RedisService
+from tests.system import settings_of
 
 SERVICE_FIXTURES = {"kafka", "redis_server", "settings"}
 
@@ -42,15 +43,7 @@ def redis_server() -> Iterator[RedisService]:
 @pytest.fixture
 def settings(kafka: KafkaService, redis_server: RedisService, tmp_path: Path) -> Settings:
     """Settings of an installation of its own on the real services."""
-    return Settings.model_validate(
-        {
-            "kafka_bootstrap_servers": kafka.bootstrap_servers,
-            "redis_url": redis_server.url,
-            "namespace": f"t{uuid.uuid4().hex[:12]}",
-            "model_dir": tmp_path / "onnx",
-            "state_dir": tmp_path / "var",
-        }
-    )
+    return settings_of(kafka, redis_server, tmp_path, namespace=f"t{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture(scope="session")

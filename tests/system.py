@@ -13,7 +13,20 @@ import httpx
 from kafka import KafkaConsumer
 
 from headwater.settings import Settings
-from tests.services import free_port, poll
+from tests.services import KafkaService, RedisService, free_port, poll
+
+
+def settings_of(kafka: KafkaService, redis: RedisService, directory: Path, **changes: object) -> Settings:
+    """Return settings of an installation on these services, with its files in a directory."""
+    return Settings.model_validate(
+        {
+            "kafka_bootstrap_servers": kafka.bootstrap_servers,
+            "redis_url": redis.url,
+            "model_dir": directory / "onnx",
+            "state_dir": directory / "var",
+            **changes,
+        }
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:

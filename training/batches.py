@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.covisit_features import CovisitFeatures
+from headwater.sparse_rows import entries_of
 from training.corpus import Corpus
 from training.examples import Examples
 from training.sampling import Candidates, sample_candidates, sample_conditions
@@ -154,8 +155,5 @@ def prepare(
 
 def _of_rows(covisits: CovisitFeatures, rows: Ints) -> CovisitFeatures:
     """Return the entries of each row's example."""
-    begins, ends = np.searchsorted(covisits.owners, rows), np.searchsorted(covisits.owners, rows, side="right")
-    counts = ends - begins
-    entries = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
-    owners = np.repeat(np.arange(len(rows)), counts)
+    owners, entries = entries_of(covisits.owners, rows)
     return CovisitFeatures(owners, covisits.items[entries], covisits.values[entries])

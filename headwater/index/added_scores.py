@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from headwater.index.block import Block
 from headwater.index.item_numbers import ItemNumbers
+from headwater.sparse_rows import entries_of
 
 DENSE = 64
 """Rows for each entry up to which it pays to find the rows of all entries at once."""
@@ -30,10 +31,7 @@ class AddedScores(NamedTuple):
 
     def of(self, rows: Sequence[int]) -> "AddedScores":
         """Return the entries of some rows, ascending, who become 0, 1 …."""
-        begins = np.searchsorted(self.owners, rows)
-        counts = np.searchsorted(self.owners, rows, side="right") - begins
-        entries = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
-        owners = np.repeat(np.arange(len(rows)), counts)
+        owners, entries = entries_of(self.owners, rows)
         return AddedScores(owners, self.items[entries], self.scores[entries], self.names)
 
     def within(self, block: Block) -> "AddedRows":

@@ -12,6 +12,7 @@ from headwater.activity import HALF_LIVES_MS, ItemActivity, decode_activity, enc
 from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item
 from headwater.names import Names
+from headwater.settings import Settings
 from headwater.stores.protocol import FeatureWrites, StoredItem
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 
@@ -34,6 +35,12 @@ class RedisFeatureStore:
         self._names = names
         self._user_ttl_s = user_ttl_s
         self._item_ttl_s = item_ttl_s
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RedisFeatureStore":
+        """Return the store of an installation, over connections of its own."""
+        redis = Redis.from_url(settings.redis_url.get_secret_value())
+        return cls(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
         return await self._read(map(self._names.user, user_ids), decode_user_record)

@@ -9,7 +9,6 @@ from typing import Any
 
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
-from redis.asyncio import Redis
 
 from headwater.activity import ItemActivity
 from headwater.dead_letters_cli import read_dead_letters
@@ -95,8 +94,7 @@ def offline(settings: Settings) -> tuple[dict[str, UserRecord], dict[tuple[int, 
 
 
 async def stored(settings: Settings, users: list[str], keys: list[tuple[int, str]]) -> tuple[list[Any], list[Any]]:
-    redis = Redis.from_url(settings.redis_url.get_secret_value())
-    store = RedisFeatureStore(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
+    store = RedisFeatureStore.of(settings)
     try:
         return await store.users(users), await store.activities(keys)
     finally:

@@ -33,10 +33,11 @@ def report(
         UsageError: the file cannot be written.
     """
     document: dict[str, Any] = {}
+    first_ms = _first_engaged_ms(engagements) if engagements is not None else None
     for width, ranking in rankings.items():
         part = _reported(width, ranking, seed)
-        if engagements is not None:
-            ages_ms = _ages_ms(ranking, engagements)
+        if first_ms is not None:
+            ages_ms = _ages_ms(ranking, first_ms)
             part |= {"young": _young(ranking, ages_ms), "by_age": _by_age(ranking, ages_ms)}
         if HELD_OUT in ranking.rows:
             part["held_out"] = _held_out(ranking)
@@ -81,13 +82,19 @@ def _held_out(ranking: Ranking) -> list[dict[str, Any]]:
     return [row.figures() for row in rows]
 
 
-def _ages_ms(ranking: Ranking, engagements: EngagementTable) -> npt.NDArray[np.int64]:
-    """Return how long before each query its item was first engaged with."""
+def _first_engaged_ms(engagements: EngagementTable) -> dict[str, int]:
     first: dict[str, int] = {}
     for item_id, at_ms in zip(engagements.item_ids.tolist(), engagements.occurred_ms.tolist(), strict=True):
         first.setdefault(item_id, at_ms)
+    return first
+
+
+def _ages_ms(ranking: Ranking, first_ms: dict[str, int]) -> npt.NDArray[np.int64]:
+    """Return how long before each query its item was first engaged with."""
     known = ranking.corpus.items
-    ages = [asked - first[known[item - 1].item_id] for asked, item in zip(ranking.asked_ms, ranking.items, strict=True)]
+    ages = [
+        asked - first_ms[known[item - 1].item_id] for asked, item in zip(ranking.asked_ms, ranking.items, strict=True)
+    ]
     return np.array(ages, dtype=np.int64)
 
 

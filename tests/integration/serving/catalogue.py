@@ -11,7 +11,7 @@ from headwater.settings import Settings
 from headwater.topics import ensure_topics
 from tests.bundles import make_bundle
 from tests.services import KafkaService, RedisService
-from tests.system import Process, Server, headwater, with_server_port
+from tests.system import Process, Server, headwater, settings_of, with_server_port
 
 NOW_MS = 1_700_000_000_000
 TOPICS = ["news", "sport", "a/b é"]
@@ -20,20 +20,8 @@ ITEMS = 60
 
 def installed(kafka: KafkaService, redis: RedisService, directory: Path, **changes: object) -> Settings:
     """Return settings of a new installation whose model repository has bundles v1 and v2."""
-    settings = with_server_port(
-        Settings.model_validate(
-            {
-                "kafka_bootstrap_servers": kafka.bootstrap_servers,
-                "redis_url": redis.url,
-                "namespace": f"t{uuid.uuid4().hex[:12]}",
-                "model_dir": directory / "onnx",
-                "state_dir": directory / "var",
-                "clock": "watermark",
-                "snapshot_every_s": 1.0,
-                **changes,
-            }
-        )
-    )
+    own = {"namespace": f"t{uuid.uuid4().hex[:12]}", "clock": "watermark", "snapshot_every_s": 1.0, **changes}
+    settings = with_server_port(settings_of(kafka, redis, directory, **own))
     ensure_topics(settings)
     make_bundle(settings.model_dir, "v1", TOPICS)
     make_bundle(settings.model_dir, "v2", TOPICS, seed=1)
