@@ -1,7 +1,6 @@
 """A contiguous matrix of item embeddings, static and streaming dimensions side by side."""
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +134,6 @@ class Block:
             self._counts[rows], self._totals[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
         )
 
-    def active_rows(self, since_ms: int) -> Iterator[int]:
-        """Yield the rows engaged with, or published, since a time."""
-        recent = np.maximum(self._as_of_ms[: len(self)], self._published_ms[: len(self)]) >= since_ms
-        yield from np.flatnonzero(recent).tolist()
+    def active_rows(self, since_ms: int) -> npt.NDArray[np.int64]:
+        """Return the rows engaged with, or published, since a time."""
+        return np.flatnonzero((self._as_of_ms[: len(self)] >= since_ms) | (self._published_ms[: len(self)] >= since_ms))

@@ -1,19 +1,26 @@
 """HNSW over the static dimensions, by maximum inner product."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headwater.errors import UsageError
 
+if TYPE_CHECKING:
+    import hnswlib
+
 FIRST_CAPACITY = 1024
 NEIGHBOURS = 16
 EF_CONSTRUCTION = 200
-MIN_EF = 200
+MIN_EF = 400
+DEAD_SHARE = 0.5
+MIN_DEAD = 1024
+MOVED = 4
+"""Nodes that move to the successor for each one that is added."""
 
 
 class Graph:
@@ -21,6 +28,10 @@ class Graph:
 
     Items of equal embedding share one node, whose label is the embedding's hash: items no bundle has learned yet
     differ by their topics alone, and thousands of equal points make HNSW miss most of what it should find.
+
+    Nodes that nobody needs any more are dead, but still lead to others: taking their places, as hnswlib can, costs
+    recall with each turnover. Once they are `DEAD_SHARE` of the living, a successor is built of the living alone, a
+    few nodes with each that is added; until it is complete both are kept up.
 
     It works in hnswlib's inner product space. Turning inner products into distances with one more dimension,
     sqrt(M² - |x|²) (Bachrach et al., 2014), finds less on embeddings whose norms differ much: there that dimension
@@ -31,16 +42,11 @@ class Graph:
     """
 
     def __init__(self, dimension: int) -> None:
-        try:
-            import hnswlib
-        except ImportError:
-            raise UsageError("the index needs hnswlib: pip install 'headwater[serving]'") from None
         self._dimension = dimension
-        self._index: hnswlib.Index = hnswlib.Index(space="ip", dim=dimension)
-        self._index.init_index(
-            FIRST_CAPACITY, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS, allow_replace_deleted=True
-        )
-        self._index.set_num_threads(1)
+        self._index = _new_index(dimension, FIRST_CAPACITY)
+        self._successor: hnswlib.Index | None = None
+        self._moved: set[int] = set()
+        self._to_move: list[int] = []
         self._labels: dict[str, int] = {}
         self._members: dict[int, list[str]] = {}
 
@@ -51,6 +57,11 @@ class Graph:
     def nodes(self) -> int:
         """Return the number of different embeddings."""
         return len(self._members)
+
+    @property
+    def size(self) -> int:
+        """Return the number of nodes with the dead ones."""
+        return int(self._index.get_current_count())
 
     def put(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32]) -> None:
         """Insert or replace items; embeddings (N, D) float32."""
@@ -63,19 +74,38 @@ class Graph:
             members.append(item_id)
             if len(members) == 1 and not self._revived(label):
                 fresh[label] = embedding
-        if len(self._members) > self._index.get_max_elements():
-            self._index.resize_index(max(2 * self._index.get_max_elements(), len(self._members)))
         if fresh:
             labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
-            self._index.add_items(np.stack(list(fresh.values())), labels, replace_deleted=True)
+            _add(self._index, labels, np.stack(list(fresh.values())))
+            self._compact(fresh)
 
     def _revived(self, label: int) -> bool:
-        """Take back a node that was deleted and whose place nobody took; the same label is the same embedding."""
+        """Take back a dead node; the same label is the same embedding."""
         try:
             self._index.unmark_deleted(label)
         except RuntimeError:  # hnswlib's word for "no such label"
             return False
+        if self._successor and label in self._moved:
+            self._successor.unmark_deleted(label)
+        elif self._successor:
+            self._to_move.append(label)
         return True
+
+    def _compact(self, fresh: Mapping[int, npt.NDArray[np.float32]]) -> None:
+        """Build on at the successor, to which `fresh` nodes are added, too; begin one when it is time."""
+        if self._successor is None:
+            if self.size - self.nodes < max(MIN_DEAD, DEAD_SHARE * len(self._members)):
+                return
+            self._successor = _new_index(self._dimension, 2 * len(self._members))
+            self._to_move = list(self._members)
+        self._to_move += fresh
+        moving = [self._to_move.pop() for _ in range(min((1 + MOVED) * len(fresh), len(self._to_move)))]
+        labels = [label for label in dict.fromkeys(moving) if label in self._members and label not in self._moved]
+        if labels:
+            _add(self._successor, np.array(labels, dtype=np.uint64), self._index.get_items(labels))
+            self._moved.update(labels)
+        if not self._to_move:
+            self._index, self._successor, self._moved = self._successor, None, set()
 
     def remove(self, item_id: str) -> None:
         """Forget an item; unknown ones are none."""
@@ -87,6 +117,8 @@ class Graph:
         if not members:
             del self._members[label]
             self._index.mark_deleted(label)
+            if self._successor and label in self._moved:
+                self._successor.mark_deleted(label)
 
     def search(self, embedding: npt.NDArray[np.float32], k: int) -> list[str]:
         """Return at least k items of about the largest inner products with `embedding` (D,), if it finds as many.
@@ -109,7 +141,8 @@ class Graph:
         for label in labels:
             if len(found) >= k:
                 break
-            found += self._members[label][-k:]
+            members = self._members[label]
+            found += members if len(members) < k else members[-k:]
         return found
 
     def save(self, path: Path) -> dict[str, Any]:
@@ -119,15 +152,32 @@ class Graph:
 
     def load(self, path: Path, state: dict[str, Any]) -> None:
         """Become the saved graph."""
-        import hnswlib
-
-        self._index = hnswlib.Index(space="ip", dim=self._dimension)
-        self._index.load_index(str(path), max_elements=state["capacity"], allow_replace_deleted=True)
+        self._index = _new_index(self._dimension, 0)
+        self._index.load_index(str(path), max_elements=state["capacity"])
         self._index.set_num_threads(1)
         self._labels = dict(state["labels"])
         self._members = {}
         for item_id, label in self._labels.items():
             self._members.setdefault(label, []).append(item_id)
+
+
+def _new_index(dimension: int, capacity: int) -> "hnswlib.Index":
+    try:
+        import hnswlib
+    except ImportError:
+        raise UsageError("the index needs hnswlib: pip install 'headwater[serving]'") from None
+    index = hnswlib.Index(space="ip", dim=dimension)
+    index.init_index(capacity, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
+    index.set_num_threads(1)
+    return index
+
+
+def _add(index: "hnswlib.Index", labels: npt.NDArray[np.uint64], embeddings: npt.NDArray[np.float32]) -> None:
+    """Add nodes of new labels."""
+    needed = index.get_current_count() + len(labels)
+    if needed > index.get_max_elements():
+        index.resize_index(max(2 * index.get_max_elements(), needed))
+    index.add_items(embeddings, labels)
 
 
 def _label(embedding: npt.NDArray[np.float32]) -> int:

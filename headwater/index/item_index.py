@@ -227,16 +227,14 @@ class ItemIndex:
     ) -> Candidates:
         wanted = GRAPH_OVERFETCH * (k + len(excluded))
         block = self.everything
-        rows = {block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)}
-        rows.update(block.active_rows(now_ms - ACTIVE_MS))
-        rows.update(added.rows.tolist())
-        if len(rows) < min(k + len(excluded), len(block)):
+        near = [block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)]
+        active = block.active_rows(now_ms - ACTIVE_MS)
+        chosen = np.unique(np.concatenate((np.array(near, dtype=np.int64), active, added.rows)))
+        if len(chosen) < min(k + len(excluded), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-        chosen = np.sort(np.fromiter(rows, dtype=np.int64, count=len(rows)))
         scores = block.matrix(now_ms)[chosen] @ embedding
         scores[np.searchsorted(chosen, added.rows)] += added.scores
-        out = [row for row in _rows_of(block, excluded) if row in rows]
-        scores[np.searchsorted(chosen, out)] = NEVER
+        scores[np.isin(chosen, _rows_of(block, excluded))] = NEVER
         places, best, counts = top(scores[None, :], k)
         return _candidates(block, chosen[places[0, : counts[0]]], best[0, : counts[0]])
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.index import graph as graph_module
 from headwater.index.graph import Graph
 
 D = 4
@@ -15,9 +17,16 @@ def embedding(number: int) -> np.ndarray:
     return np.random.default_rng(number).normal(size=D).astype(np.float32)
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4)), max_size=80))
+@pytest.mark.parametrize("min_dead", [graph_module.MIN_DEAD, 1])
+@given(operations=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4)), max_size=80))
 @settings(max_examples=100, deadline=None)
-def test_it_holds_exactly_what_was_put_last(operations: list[tuple[int, int]]) -> None:
+def test_it_holds_exactly_what_was_put_last(min_dead: int, operations: list[tuple[int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_module, "MIN_DEAD", min_dead)
+        _check(operations)
+
+
+def _check(operations: list[tuple[int, int]]) -> None:
     graph, truth = Graph(D), dict[str, int]()
     for item, look in operations:
         if look:
@@ -29,6 +38,22 @@ def test_it_holds_exactly_what_was_put_last(operations: list[tuple[int, int]]) -
     assert len(graph) == len(truth)
     assert graph.nodes == len(set(truth.values()))
     assert sorted(graph.search(embedding(1), 100)) == sorted(truth)
+
+
+def test_turnovers_leave_neither_dead_nodes_nor_holes() -> None:
+    graph, wide = Graph(D), np.random.default_rng(0).normal(size=(20_000, D)).astype(np.float32)
+    most = 0
+    for begin in range(0, len(wide), 500):
+        graph.put([f"i{number}" for number in range(begin, begin + 500)], wide[begin : begin + 500])
+        for number in range(max(0, begin - 2_000), max(0, begin - 1_500)):
+            graph.remove(f"i{number}")
+        most = max(most, graph.size)
+    assert len(graph) == graph.nodes == 2_000
+    assert most <= 2_500 + graph_module.MIN_DEAD + 1_500
+    live = wide[-2_000:]
+    for query in wide[:50]:
+        found = {int(item_id[1:]) - 18_000 for item_id in graph.search(query, 10)}
+        assert len(found & set(np.argsort(-live @ query)[:10].tolist())) >= 9
 
 
 def test_a_node_is_revived_and_replaced() -> None:
