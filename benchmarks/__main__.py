@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SHORT = ("index", "trained_index", "queries", "ingest", "speed")
+SHORT = ("search", "trained_index", "queries", "ingest", "freshness", "swap", "overload", "speed")
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ MOVIES = ("--engagements", f"{DATA}/ml-latest-small/ratings.csv", "--items", f"{
 REPORT_DAYS = ("--warmup-until", "2017-10-11", "--until", "2017-10-13")
 DEVELOPMENT_DAY = ("--since", "2017-10-07", "--warmup-until", "2017-10-09", "--until", "2017-10-10")
 SEEDS = (0, 1, 2)
+TEXT_METHODS = "conditional,ids-none,text-codes,text-codes-and-ids"
 COLUMNS = ("recall@1", "recall@3", "recall@10", "recall@20", "recall@50", "mrr", "ndcg@20", "topic_match@50")
 
 
@@ -97,6 +98,16 @@ EXPERIMENTS = (
     ),
     Experiment(
         "movies", "MovieLens latest-small, each user's last film held out", (*MOVIES, "--protocol", "leave-last-out")
+    ),
+    Experiment(
+        "movies-text",
+        "The same with codes of the films' titles",
+        (*MOVIES, "--protocol", "leave-last-out", "--methods", TEXT_METHODS),
+    ),
+    Experiment(
+        "movies-untrained",
+        "The same, half of the genres untrained: only films whose first genre is one of them are asked for",
+        (*MOVIES, "--protocol", "leave-last-out", "--methods", TEXT_METHODS, "--untrained", "0.5"),
     ),
 )
 

@@ -1,6 +1,7 @@
 """The page of speed figures: `python -m benchmarks.speed` writes `benchmarks/results/speed.md` from what was measured."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +58,127 @@ def _ingest(figures: Figures) -> list[str]:
     return _table(("records", "process", "events/s", "stream worker over it"), rows)
 
 
-def _index(figures: Figures) -> list[str]:
-    rows: list[tuple[object, ...]] = [
-        (row["items"], row["search"], row["searched"], row["ms_median"], row["ms_p99"], row["index_recall@50"])
-        for row in figures["rows"]
-    ]
-    return _table(("items", "search", "searched", "median ms", "p99 ms", "index_recall@50"), rows)
-
-
 def _trained_index(figures: Figures) -> list[str]:
     row = (figures["items"], figures["exact_ms"], figures["hnsw_ms"], figures["index_recall@50"])
     return _table(("items", "exact ms", "HNSW ms", "index_recall@50"), [row])
 
 
+def _search(figures: Figures) -> list[str]:
+    recall = f"index_recall@{figures['k']}"
+    rows: list[tuple[object, ...]] = [
+        (f"{row['items']:,}", row["part"], row["system"], row["ms_median"], row["ms_p99"], row[recall], row["fill"],
+         row.get("build_per_s", ""))
+        for row in figures["rows"]
+    ]  # fmt: skip
+    table = _table(("items", "searched", "system", "median ms", "p99 ms", recall, "fill", "built items/s"), rows)
+    own: list[tuple[object, ...]] = [
+        (row["items"], row["index_mb"], row["inserts_per_s"]) for row in figures["headwater"]
+    ]
+    table += ["", *_table(("items", "Headwater's index MB", "inserts/s"), own)]
+    grown = [row for row in figures["rows"] if row["system"] == "Headwater"]
+    first, last = grown[0]["items"], grown[-1]["items"]
+    if first != last:
+        table += ["", f"From {first:,} to {last:,} items Headwater's median grows with the items to the power of:", ""]
+        table += _table(("searched", "exponent"), _exponents(grown, first, last))
+    return table
+
+
+def _exponents(rows: list[Figures], first: int, last: int) -> list[tuple[object, ...]]:
+    """Return for each part the b of time = a * items ** b between two sizes."""
+    ms = {(row["items"], row["part"]): row["ms_median"] for row in rows}
+    parts = [part for size, part in ms if size == first]
+    return [(part, round(math.log(ms[last, part] / ms[first, part]) / math.log(last / first), 2)) for part in parts]
+
+
+def _churn(figures: Figures) -> list[str]:
+    recall = f"recall@{figures['k']}"
+    names = (f"{recall}_mean", f"{recall}_lowest", f"fresh_{recall}", "failed", "mb_over_fresh", "operations_per_s")
+    rows: list[tuple[object, ...]] = [(row["system"], *(row[name] for name in names)) for row in figures["rows"]]
+    head = (
+        "system",
+        f"{recall}, mean",
+        "lowest",
+        "of a fresh build",
+        "failed",
+        "memory over a fresh build",
+        "changes/s",
+    )
+    return [f"{figures['items']:,} items, each replaced {figures['turnovers']} times:", "", *_table(head, rows)]
+
+
+def _freshness(figures: Figures) -> list[str]:
+    floors = {name: each for name, each in figures["in_process"].items() if isinstance(each, dict)}
+    rows = [
+        _waits(
+            "new item under 300 items/s and 300 queries/s: append → candidate", figures["new_items"], "20, 150, 1,000"
+        ),
+        _waits("engagement under 2,000/s: append → the user's next answer", figures["engagements"], "p99 150"),
+        *(_waits(f"{name}, in process: insert and search", each, "") for name, each in floors.items()),
+    ]
+    return _table(("what", "p50 ms", "p99 ms", "longest ms", "goal"), rows)
+
+
+def _waits(what: str, figures: Figures, goal: str) -> tuple[object, ...]:
+    return what, *(round(figures[name], 1) for name in ("p50_ms", "p99_ms", "max_ms")), goal
+
+
+def _swap(figures: Figures) -> list[str]:
+    rows: list[tuple[object, ...]] = [
+        ("failed queries while a second generation is built, verified and promoted", figures["failed"], "0"),
+        ("p99 over that of before", figures["p99_over_before"], "1.2"),
+        ("second generation, items/s", figures["items_per_s"], ""),
+        ("… over hnswlib's own build of the same embeddings on an idle core", figures["over_hnswlib"], "0.8"),
+        ("seconds from request to promotion", figures["promoted_after_s"], ""),
+    ]
+    return _table((f"{figures['items']:,} items, 300 queries/s", "measured", "goal"), rows)
+
+
+def _start(figures: Figures) -> list[str]:
+    rows: list[tuple[object, ...]] = [
+        (row["items"], kind, row[kind]["ready_s"], row[kind]["resident_mb"])
+        for row in figures["rows"]
+        for kind in ("snapshot", "rebuild")
+        if kind in row
+    ]
+    table = _table(("items", "from", "seconds to ready", "resident MB"), rows)
+    sizes = ", ".join(f"{count:,} ({name.removesuffix('_bytes')})" for name, count in figures["user_record"].items())
+    return [*table, "", f"A user's record of 50 engagements in Redis, bytes by the kind of item ids: {sizes}."]
+
+
+def _overload(figures: Figures) -> list[str]:
+    queries, stream = figures["queries"], figures["stream"]
+    rows: list[tuple[object, ...]] = [
+        ("queries sent, of capacity", queries["sent_per_s"] / queries["capacity_per_s"]),
+        ("answered, of capacity", queries["answered_per_s"] / queries["capacity_per_s"]),
+        ("… p50, p99 ms", f"{queries['answered_p50_ms']:.0f}, {queries['answered_p99_ms']:.0f}"),
+        ("refused with 503 and Retry-After, of those not answered", queries["refused_with_retry_after"]),
+        ("… p50, p99 ms", f"{queries['refused_p50_ms']:.0f}, {queries['refused_p99_ms']:.0f}"),
+        ("failed otherwise", queries["failed"]),
+        ("capacity in the second after, of before", queries["capacity_in_the_next_second"]),
+        (f"burst of {stream['events']:,} engagements: applied/s while it is sent", stream["per_s_while_sending"]),
+        ("… and while the rest drains", stream["per_s_afterwards"]),
+    ]
+    return _table(("what", "measured"), rows)
+
+
+def _profile(figures: Figures) -> list[str]:
+    rows: list[tuple[object, ...]] = [
+        (name, row["function"], f"{row['share']:.1%}") for name, found in figures["processes"].items() for row in found
+    ]
+    return _table(("process", "function", "own time"), rows)
+
+
 SECTIONS = {
     "queries": ("Queries and notification jobs, everything on one machine", _queries),
     "ingest": ("Ingest, one process", _ingest),
-    "index": ("Search on one core", _index),
+    "overload": ("Beyond capacity", _overload),
+    "freshness": ("From Kafka to an answer", _freshness),
+    "search": ("Search on one core, beside other libraries", _search),
     "trained_index": ("HNSW on embeddings trained on news clicks, recall of the whole score", _trained_index),
+    "churn": ("Items that come and go: recall of the graph alone", _churn),
+    "swap": ("A second generation while the first answers", _swap),
+    "start": ("Starting a server", _start),
+    "profile": ("Where the time goes", _profile),
 }
 
 
