@@ -29,6 +29,7 @@ class LearningSettings:
         personas: Vectors of taste for each user, see `UserTower`.
         reward: Weight of the loss that raises the metric itself, see `reward_loss`.
         auxiliary: Weight of the loss that tells the condition from the taste half of the user embedding.
+        second_stage: Train a ranker of the best items of a topic, too, see `ranker`.
         streaming, covisits: False leaves these features out.
         held_out: Share of the topics that are never asked for, which shows how well unknown conditions are met.
         fusion: How the condition enters the user tower, one of `FUSIONS`.
@@ -55,6 +56,7 @@ class LearningSettings:
     personas: int = 1
     reward: float = 0.0
     auxiliary: float = 0.0
+    second_stage: bool = False
     streaming: bool = True
     covisits: bool = True
     dimension: int = 64

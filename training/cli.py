@@ -21,7 +21,7 @@ from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.evaluation.prequential import Protocol, evaluate_prequential
 from training.evaluation.report import report
-from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE
+from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE, methods_for
 from training.refresh import Trainer
 
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -140,6 +140,13 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
 @click.option(
     "--strengths", default="", metavar="X,Y", help="Rows with conditions that pull so many times as strongly."
 )
+@click.option(
+    "--untrained",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    show_default=True,
+    help="Train on no item of this share of the topics and ask for those items alone (leave-last-out).",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def evaluate(
     engagements: Path,
@@ -156,6 +163,7 @@ def evaluate(
     behind: str | None,
     methods: str,
     strengths: str,
+    untrained: float,
     seed: int,
 ) -> None:
     """Compare conditional retrieval with popularity and learned retrieval on data files."""
@@ -170,9 +178,10 @@ def evaluate(
         raise UsageError(f"{engagements}: {len(table)} engagements are too few to evaluate on")
     catalogue = known_by(read_items(items), table)
     learning, bars = LearningSettings(seed=seed, live_for_ms=live_for_ms), Bars(hidden=False)
-    compared = list(METHODS) if methods == "all" else methods.split(",")
+    compared = methods_for(catalogue) if methods == "all" else methods.split(",")
     if protocol == "leave-last-out":
-        rankings = {"fine": evaluate_leave_last_out(table, catalogue, max_queries, learning, bars, compared)}
+        found = evaluate_leave_last_out(table, catalogue, max_queries, learning, bars, compared, untrained=untrained)
+        rankings = {"fine": found}
     else:
         first, last = int(table.occurred_ms[0]), int(table.occurred_ms[-1]) + 1
         times = Protocol(

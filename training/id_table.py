@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.corpus import Corpus
+from training.text_codes import CENTRES, PARTS, codes_of
 
 Ints = npt.NDArray[np.int64]
 EXPIRY_MS = 86_400_000
@@ -13,7 +14,13 @@ _SPREAD = 0x9E3779B1
 
 
 class IdTable(Protocol):
-    """Gives items rows of the id embeddings."""
+    """Gives items rows of the id embeddings.
+
+    Attributes:
+        several: An item has several rows, which others have, too.
+    """
+
+    several: bool
 
     @property
     def size(self) -> int:
@@ -25,12 +32,14 @@ class IdTable(Protocol):
         ...
 
     def rows(self, items: Ints) -> Ints:
-        """Return rows, in the shape of `items`."""
+        """Return rows, in the shape of `items`; a table that gives several rows to an item adds a dimension for them."""
         ...
 
 
 class OwnRows:
     """A row for each item once it has enough engagements: no collision, no expiry, as many rows as items."""
+
+    several = False
 
     def __init__(self, corpus: Corpus, min_engagements: int) -> None:
         self._corpus, self._min_engagements = corpus, min_engagements
@@ -49,6 +58,8 @@ class OwnRows:
 class HashedRows:
     """A fixed number of rows, shared by the items whose numbers hash alike."""
 
+    several = False
+
     def __init__(self, size: int) -> None:
         self.size = size
 
@@ -65,6 +76,8 @@ class ExpiringRows:
     An item is let in with enough engagements; once the rows are used up, those of items without a recent engagement are
     given to others.
     """
+
+    several = False
 
     def __init__(self, corpus: Corpus, size: int, min_engagements: int) -> None:
         self.size = size
@@ -98,10 +111,38 @@ class ExpiringRows:
             self._row_of = np.pad(self._row_of, (0, missing))
 
 
+class CodedRows:
+    """The rows of an item's text, the same for items that read alike, and its own, if it has one."""
+
+    several = True
+
+    def __init__(self, corpus: Corpus, own: OwnRows | None) -> None:
+        self._corpus, self._own = corpus, own
+        self._codes = np.zeros((1, PARTS), dtype=np.int64)
+
+    @property
+    def size(self) -> int:
+        return PARTS * CENTRES + (self._own.size if self._own else 0)
+
+    def admit(self, items: Ints, now_ms: int) -> Ints:
+        return np.empty(0, dtype=np.int64)
+
+    def rows(self, items: Ints) -> Ints:
+        if len(self._codes) <= len(self._corpus):
+            self._codes = np.pad(codes_of(self._corpus.items), ((1, 0), (0, 0)))
+        rows: Ints = self._codes[items]
+        if self._own:
+            own = self._own.rows(items)[..., None]
+            rows = np.concatenate((rows, np.where(own > 0, own + PARTS * CENTRES, 0)), axis=-1)
+        return rows
+
+
 def id_table(corpus: Corpus, kind: str, size: int, min_engagements: int) -> IdTable:
-    """Return the table of a kind: `own`, `hashed` or `expiring`."""
+    """Return the table of a kind: `own`, `hashed`, `expiring`, `text` or `text-and-own`."""
     if kind == "hashed":
         return HashedRows(size)
     if kind == "expiring":
         return ExpiringRows(corpus, size, min_engagements)
+    if kind.startswith("text"):
+        return CodedRows(corpus, OwnRows(corpus, min_engagements) if kind == "text-and-own" else None)
     return OwnRows(corpus, min_engagements)

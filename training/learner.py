@@ -8,18 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS
-from headwater.features import STREAMING, Features
+from headwater.features import STREAMING, Features, topics_alone
+from headwater.sparse_rows import entries_of
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
 from training.id_table import id_table
-from training.towers import Towers, TowerSizes, static_scores
+from training.ranker import FAR, RANKED, Ranker, Shortlist
+from training.towers import Towers, TowerSizes, looked_up, static_scores
 
 Ints = npt.NDArray[np.int64]
 NEVER = -1e9
-
 REWARDED = 10
 DRAWS = 4
+LISTS = 64
 
 
 def reward_loss(logits: Tensor, positives: Tensor) -> Tensor:
@@ -56,6 +59,7 @@ class Learner:
         self.ids = id_table(corpus, settings.ids, settings.id_rows, settings.min_engagements)
         torch.manual_seed(settings.seed)
         self.towers = Towers(self._sizes())
+        self.ranker = Ranker(self.towers.sizes) if settings.second_stage else None
         sizes = self.towers.sizes
         widths = settings.dimension, STREAMING, COVISITS, (sizes.personas - 1) * sizes.own
         shares = 1.0, float(settings.streaming), float(settings.covisits), 1.0
@@ -65,14 +69,24 @@ class Learner:
     def _sizes(self) -> TowerSizes:
         topics = max(64, 1 << (len(self.corpus.topics)).bit_length())
         settings = self.settings
-        return TowerSizes(topics, self.ids.size, settings.dimension, personas=settings.personas, fusion=settings.fusion)
+        return TowerSizes(
+            topics,
+            self.ids.size,
+            settings.dimension,
+            personas=settings.personas,
+            fusion=settings.fusion,
+            several_rows=self.ids.several,
+        )
 
     def _make_optimisers(self) -> None:
+        """Make one for the id embeddings, whose gradients are sparse unless an item has several, and one for all else."""
         sparse = [self.towers.user.history.weight, self.towers.item.own.weight]
         ids = {id(weight) for weight in sparse}
         dense = [weight for weight in self.towers.parameters() if id(weight) not in ids]
+        dense += self.ranker.parameters() if self.ranker else []
         self.dense = torch.optim.Adam(dense, lr=self.settings.learning_rate)
-        self.sparse = torch.optim.SparseAdam(sparse, lr=self.settings.id_learning_rate)
+        of_ids = torch.optim.Adam if self.ids.several else torch.optim.SparseAdam
+        self.sparse = of_ids(sparse, lr=self.settings.id_learning_rate)
 
     def fit_vocabulary(self) -> None:
         """Grow the tables when the corpus outgrew them; the weights stay, the optimisers start anew."""
@@ -102,7 +116,8 @@ class Learner:
         self._forget(self.ids.admit(candidates.items, int(batch.examples.times_ms[-1])))
         user = self._embed_users(batch.examples.features, batch.conditions)  # (R, D + S + V)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
-        logits = self._scores(user, item, batch) - torch.from_numpy(candidates.log_q)  # (R, C)
+        scores = self._scores(user, item, batch)  # (R, C)
+        logits = scores - torch.from_numpy(candidates.log_q)
         logits[batch.seen] = NEVER
         positives = torch.from_numpy(candidates.positives)
         loss = functional.cross_entropy(logits, positives)
@@ -110,11 +125,13 @@ class Learner:
             loss = loss + self.settings.reward * reward_loss(logits, positives)
         if self.settings.auxiliary:
             loss = loss + self.settings.auxiliary * self._auxiliary_loss(user, torch.from_numpy(batch.conditions))
+        if self.ranker:
+            loss = loss + self._ranker_loss(self.ranker, user.detach(), item.detach(), scores.detach(), batch)
         self.dense.zero_grad()
         self.sparse.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.dense.step()
-        self.sparse.step()  # type: ignore[no-untyped-call]
+        self.sparse.step()
         return float(loss.detach())
 
     def _embed_users(self, features: Features, conditions: Ints) -> Tensor:
@@ -126,6 +143,63 @@ class Learner:
         asked = conditions > 0
         taste = user[asked, self.towers.sizes.topical : self.settings.dimension]
         return functional.cross_entropy(taste @ self.towers.item.taste.weight.T, conditions[asked])
+
+    def _ranker_loss(self, ranker: Ranker, user: Tensor, item: Tensor, scores: Tensor, batch: PreparedBatch) -> Tensor:
+        """Return the loss over the best candidates of the topic asked for, of `LISTS` examples."""
+        asked = np.flatnonzero(batch.conditions)
+        if not len(asked):
+            return scores.new_zeros(())
+        rows = asked[np.linspace(0, len(asked) - 1, min(LISTS, len(asked))).astype(np.int64)]
+        candidates, steered = batch.candidates, self.towers.sizes.steered
+        topics = self.corpus.item_topics[candidates.items]  # (C, T)
+        off_topic = (topics != batch.conditions[rows, None, None]).all(2)  # (r, C)
+        found = scores.index_put(tuple(map(torch.from_numpy, batch.seen)), torch.tensor(FAR))[rows]
+        found = found - (1.0 - FILTERED_PULL) * user[rows, :steered] @ item[:, :steered].T
+        found = found.masked_fill(torch.from_numpy(off_topic), FAR)
+        places = torch.topk(found, min(RANKED, len(item))).indices  # (r, N)
+        is_positive = places == torch.from_numpy(candidates.positives[rows, None])
+        slices = np.repeat(np.arange(len(batch.slices)), batch.slices)[rows]
+        streaming = torch.from_numpy(np.stack(batch.streaming))[slices[:, None], places]
+        owners, entries = entries_of(batch.covisits.owners, rows)
+        covisits = torch.zeros((*found.shape, COVISITS))
+        covisits[owners, batch.covisits.items[entries]] = torch.from_numpy(batch.covisits.values[entries])
+        history = self._history(batch.examples[rows].features)
+        listed = Shortlist(
+            user[rows],
+            *history,
+            item[places],
+            streaming,
+            covisits[torch.arange(len(rows))[:, None], places],
+            found.gather(1, places),
+        )
+        logits = ranker(*listed) - torch.from_numpy(candidates.log_q)[places]
+        listed_rows = is_positive.any(1)
+        loss = functional.cross_entropy(logits, is_positive.int().argmax(1), reduction="none")
+        return (loss * listed_rows).sum() / listed_rows.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def _history(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Return the embeddings (B, H, D / 2) of past items and their ages."""
+        rows = torch.from_numpy(self.ids.rows(features["history_items"].astype(np.int64)))
+        return looked_up(self.towers.user.history, rows, 2), torch.from_numpy(features["history_ages"])
+
+    @torch.no_grad()
+    def rank_again(
+        self,
+        features: Features,
+        user: npt.NDArray[np.float32],
+        items: npt.NDArray[np.float32],
+        streaming: npt.NDArray[np.float32],
+        covisits: npt.NDArray[np.float32],
+        scores: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """Return the second stage's scores (N,) of one user's items, see `Shortlist`; the method must have one."""
+        assert self.ranker is not None
+        rest = [torch.from_numpy(each[None]) for each in (items, streaming, covisits, scores)]
+        again: npt.NDArray[np.float32] = self.ranker(torch.from_numpy(user[None]), *self._history(features), *rest)[
+            0
+        ].numpy()
+        return again
 
     def _scores(self, user: Tensor, item: Tensor, batch: PreparedBatch) -> Tensor:
         static, moving_end = self.settings.dimension, self.settings.dimension + STREAMING
@@ -182,6 +256,14 @@ class Learner:
         scores = static_scores(torch.from_numpy(user[None]), torch.from_numpy(items), self.towers.sizes)
         static: npt.NDArray[np.float32] = scores[0].numpy()
         return static
+
+    @torch.no_grad()
+    def embed_topics(self, topics: Ints) -> npt.NDArray[np.float32]:
+        """Return static embeddings (T, D) of untrained items that carry one topic alone."""
+        embeddings: npt.NDArray[np.float32] = self.towers.item(
+            *map(torch.from_numpy, topics_alone(topics).values())
+        ).numpy()
+        return embeddings
 
     @torch.no_grad()
     def embed_items(self, items: Ints) -> npt.NDArray[np.float32]:

@@ -1,7 +1,10 @@
 """The methods that can be trained and compared, by name: each is a change of the default's settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from headwater.events import Item
+from training.text_codes import text_of
 
 CONDITIONAL = "conditional"
 UNCONDITIONAL = "learned-retrieval"
@@ -27,15 +30,30 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "auxiliary-loss": {"auxiliary": 0.1},
     "personas-3": {"personas": 3},
     "metric-reward": {"reward": 0.3},
+    "second-stage": {"second_stage": True},
     "ids-hashed": {"ids": "hashed", "id_rows": ID_ROWS},
     "ids-expiring": {"ids": "expiring", "id_rows": ID_ROWS},
     "ids-ungated": {"min_engagements": 0},
     "ids-none": {"min_engagements": NOBODY},
+    "text-codes": {"ids": "text"},
+    "text-codes-and-ids": {"ids": "text-and-own"},
     "no-streaming-features": {"streaming": False},
     "no-covisits": {"covisits": False},
     **{f"dimension-{dimension}": {"dimension": dimension} for dimension in (8, 16, 32, 128, 256)},
 }
 """Name to the fields of `LearningSettings` that differ from the default."""
-NOT_SERVED = {"personas", "streaming", "covisits", "held_out"}
-SERVABLE = [name for name, changes in METHODS.items() if not NOT_SERVED & changes.keys() and name != "ids-expiring"]
+NOT_SERVED = {"personas", "second_stage", "streaming", "covisits", "held_out"}
+NOT_SERVED_IDS = {"expiring", "text", "text-and-own"}
+SERVABLE = [
+    name
+    for name, changes in METHODS.items()
+    if not NOT_SERVED & changes.keys() and changes.get("ids") not in NOT_SERVED_IDS
+]
 """Methods whose bundles a server answers from as they were trained, and whose whole state a checkpoint holds."""
+
+
+def methods_for(items: Iterable[Item]) -> list[str]:
+    """Return the methods that can learn from such items: those of texts need some."""
+    if any(map(text_of, items)):
+        return list(METHODS)
+    return [name for name, changes in METHODS.items() if not str(changes.get("ids")).startswith("text")]

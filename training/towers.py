@@ -4,6 +4,7 @@ score(user, condition, item, now) =
     <user[:D], item_embedding> + <user[D:D+S], streaming_features(item, now)> + <user[D+S:], covisits(user, item, now)>
 """
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -21,7 +22,7 @@ USER_TOPIC = 32
 
 @dataclass(frozen=True)
 class TowerSizes:
-    """Shapes of the towers, and by which of `FUSIONS` the condition enters."""
+    """Shapes of the towers, by which of `FUSIONS` the condition enters, and whether an item has several id rows."""
 
     topics: int
     items: int
@@ -29,6 +30,7 @@ class TowerSizes:
     hidden: int = 128
     personas: int = 1
     fusion: str = "steer"
+    several_rows: bool = False
 
     @property
     def topical(self) -> int:
@@ -50,12 +52,21 @@ class TowerSizes:
         return asdict(self)
 
 
+def looked_up(table: nn.Embedding, rows: Tensor, dimensions: int) -> Tensor:
+    """Return embeddings of ids in so many dimensions; where an id has several rows they are added; row 0 is nothing."""
+    if rows.dim() == dimensions:
+        found: Tensor = table(rows) * (rows > 0).float().unsqueeze(-1)
+        return found
+    summed: Tensor = functional.embedding_bag(rows.flatten(0, -2), table.weight, mode="sum", padding_idx=0)
+    return summed.view(*rows.shape[:-1], summed.shape[1]) / math.sqrt(rows.shape[-1])
+
+
 class ItemTower(nn.Module):
     """What an item is about; and, for taste, its own embedding, where it is trained, with its topics."""
 
     def __init__(self, sizes: TowerSizes) -> None:
         super().__init__()
-        self.own = nn.Embedding(sizes.items + 1, sizes.own, sparse=True)
+        self.own = nn.Embedding(sizes.items + 1, sizes.own, sparse=not sizes.several_rows)
         self.about = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
         self.taste = nn.Embedding(sizes.topics + 1, sizes.own, padding_idx=0)
         nn.init.zeros_(self.own.weight)
@@ -69,7 +80,7 @@ class ItemTower(nn.Module):
         known = (topics > 0).float().unsqueeze(-1)  # (N, T, 1)
         share = known.sum(1).clamp(min=1.0).rsqrt()  # (N, 1)
         about = (self.about(topics) * known).sum(1) * share  # (N, D / 2)
-        own = self.own(item) * (item > 0).float().unsqueeze(-1) + (self.taste(topics) * known).sum(1) * share
+        own = looked_up(self.own, item, 1) + (self.taste(topics) * known).sum(1) * share
         return torch.cat((about, own), dim=1)  # (N, D)
 
 
@@ -85,7 +96,7 @@ class UserTower(nn.Module):
         width = sizes.dimension + STREAMING + COVISITS
         person = sizes.own + USER_TOPIC + CONTEXT
         self.topical, self.dimension = sizes.topical, sizes.dimension
-        self.history = nn.Embedding(sizes.items + 1, sizes.own, sparse=True)
+        self.history = nn.Embedding(sizes.items + 1, sizes.own, sparse=not sizes.several_rows)
         self.topic = nn.Embedding(sizes.topics + 1, USER_TOPIC, padding_idx=0)
         self.recency = nn.Parameter(torch.tensor([0.5]))
         self.attention = nn.Parameter(torch.randn(sizes.personas, sizes.own)) if sizes.personas > 1 else None
@@ -118,8 +129,8 @@ class UserTower(nn.Module):
         return torch.cat((embedding + taste, others.flatten(1)), dim=1)
 
     def _pasts(self, history_items: Tensor, history_ages: Tensor) -> Tensor:
-        known = (history_items > 0).float()  # (B, H)
-        items = self.history(history_items)  # (B, H, D / 2)
+        known = (history_items if history_items.dim() == 2 else history_items.amax(2)).gt(0).float()  # (B, H)
+        items = looked_up(self.history, history_items, 2)  # (B, H, D / 2)
         weight = (torch.exp(-functional.softplus(self.recency) * history_ages) * known).unsqueeze(1)  # (B, 1, H)
         if self.attention is not None:
             weight = weight * torch.exp(torch.tanh(items @ self.attention.T)).transpose(1, 2)  # (B, K, H)

@@ -18,6 +18,7 @@ from training.evaluation.ranking import Counting, Ranking
 from training.evaluation.scorers import LearnerScorer
 from training.examples import Examples, Logged, build_examples
 from training.methods import DEFAULT, UNCONDITIONAL
+from training.sampling import is_held_out
 
 EPOCHS = 8
 ID_LEARNING_RATE = 3e-3
@@ -33,8 +34,19 @@ def evaluate_leave_last_out(
     progress: Progress,
     methods: Sequence[str] = DEFAULT,
     epochs: int = EPOCHS,
+    untrained: float = 0.0,
 ) -> Ranking:
     """Return the ranking of every method and baseline; one query for each topic of each held-out item.
+
+    Args:
+        engagements, items: The data.
+        max_queries: Queries are sampled evenly down to this number.
+        settings: Of all methods.
+        progress: Told how far it is.
+        methods: Names of `METHODS`.
+        epochs: Passes over the log.
+        untrained: Share of the topics whose items (by their first topic) no model is trained on; only they are asked
+            for then. Counts and histories know them.
 
     All items are candidates at all times, and every popularity window is the whole log. Counts are those of the whole
     log throughout, so that the examples can be learned in any order: neighbours in time are one user's, who would be
@@ -59,11 +71,16 @@ def evaluate_leave_last_out(
     learners = learners_of(methods, corpus, settings)
     random = np.random.default_rng(settings.seed)
     corpus.engage(log.items, log.times_ms, log.histories)
+    cold = is_held_out(corpus.item_topics[:, 0], untrained)
+    learned = log[np.flatnonzero(~cold[log.items])]
     for epoch in range(epochs):
-        learn(learners, corpus, log[random.permutation(len(log))], random, counted=True)
+        learn(learners, corpus, learned[random.permutation(len(learned))], random, counted=True)
         progress("epochs", epoch + 1, epochs)
 
     asked, conditions = _queries(engagements, sorted(held_out), corpus, users)
+    if untrained:
+        chosen = np.flatnonzero(cold[asked.items])
+        asked, conditions = asked[chosen], conditions[chosen]
     if len(asked) > max_queries:
         chosen = np.sort(random.choice(len(asked), max_queries, replace=False))
         asked, conditions = asked[chosen], conditions[chosen]
@@ -72,7 +89,8 @@ def evaluate_leave_last_out(
     _, owners = np.unique(engagements.user_ids[kept_rows].astype(str), return_inverse=True)
     engaged = corpus.numbers(engagements.item_ids[kept_rows])
     baselines = {name: fit(owners, engaged, len(corpus) + 1, settings.seed) for name, fit in BASELINES.items()}
-    ranking = Ranking(corpus, None, overfetch=(UNCONDITIONAL,), baselines=baselines)
+    topics = np.arange(1, len(corpus.topics) + 1)
+    ranking = Ranking(corpus, None, topics, overfetch=(UNCONDITIONAL,), baselines=baselines)
     counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1, whole=True)
     counts.advance(len(log), 0)
     rows = np.full(len(asked), len(log) - 1)

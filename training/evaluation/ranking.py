@@ -15,6 +15,7 @@ from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
 from training.evaluation.scorers import Floats, Scorer
 from training.evaluation.table import Row
 from training.examples import Examples
+from training.ranker import RANKED
 
 Ints = npt.NDArray[np.int64]
 MATCH_AT = 50
@@ -29,12 +30,15 @@ class Ranking:
         overfetch: Names of scorers that also get a row `+overfetch200`.
         baselines: More rows, by name.
         live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
+        topics: (T,) all topics that could be asked for: there are rows of asking for each of them with a filter and
+            merging the lists by score, `+topics` as scores are, `+levelled` as they are comparable between topics.
         skipped: Queries whose engaged item was no candidate.
         asked_ms, items, conditions: Time, engaged item and topic of each query that was ranked.
     """
 
     corpus: Corpus
     live_for_ms: int | None
+    topics: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     overfetch: Sequence[str] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -69,6 +73,11 @@ class Ranking:
         everything = np.arange(len(self.corpus) + 1)
         items = {name: _Embedded(scorer, len(everything)) for name, scorer in scorers.items()}
         users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
+        merged = {
+            name: self._merged(scorer, examples[:1])
+            for name, scorer in scorers.items()
+            if scorer.steered and len(self.topics)
+        }
         member = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
         for query in range(len(examples)):
             now_ms = int(examples.times_ms[query])
@@ -103,7 +112,29 @@ class Ranking:
                 scores = scorer.static_scores(user, embedded) + streaming @ weights[:STREAMING]
                 scores[covisits.items] += covisits.values @ weights[STREAMING : STREAMING + COVISITS]
                 pull = embedded[:, : scorer.steered] @ user[: scorer.steered]
-                self._rank_scores(name, scores, place, on_topic, scores - (1.0 - FILTERED_PULL) * pull)
+                filtered = scores - (1.0 - FILTERED_PULL) * pull
+                if scorer.second_stage:
+                    best = _best(filtered, on_topic)
+                    pairs = np.zeros((len(live), COVISITS), dtype=np.float32)
+                    pairs[covisits.items] = covisits.values
+                    parts = [each[best] for each in (embedded, streaming, pairs, filtered)]
+                    again = scorer.second_stage(examples[query : query + 1].features, user, *parts)
+                    filtered[best] = again - again.min() + filtered[best].max()
+                self._rank_scores(name, scores, place, on_topic, filtered)
+                for ending, pulls in merged.get(name, {}).items():
+                    above = scores - pull + pulls[live]
+                    self.row(f"{name}+{ending}").add(1 + int((above > above[place]).sum()), _match(above, on_topic))
+
+    def _merged(self, scorer: Scorer, anyone: Examples) -> dict[str, Floats]:
+        """Return by how much the condition raises each item (I,), under the topic of its own that raises it most."""
+        everybody, steered = anyone[np.zeros(len(self.topics), dtype=np.int64)], scorer.steered
+        directions = FILTERED_PULL * scorer.embed_users(everybody, self.topics)[:, :steered]  # (T, steered)
+        pulls = scorer.embed_items(np.arange(1, len(self.corpus) + 1))[:, :steered] @ directions.T  # (I, T)
+        carried = self.corpus.item_topics[1 : len(self.corpus) + 1]
+        off_topic = np.stack([(carried != topic).all(axis=1) for topic in self.topics], axis=1)
+        levels = (scorer.about(self.topics) * directions).sum(axis=1)
+        kinds = {"topics": pulls, "levelled": pulls - levels}
+        return {name: np.append(0.0, np.where(off_topic, -np.inf, each).max(axis=1)) for name, each in kinds.items()}
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
         for window, name in enumerate(WINDOWS_MS):
@@ -113,17 +144,30 @@ class Ranking:
         self, name: str, scores: Floats, place: int, on_topic: npt.NDArray[np.bool_], filtered: Floats
     ) -> None:
         """Add to the rows of a method: by `scores` (N,) alone, and by `filtered` (N,) inside an exact filter."""
-        possible = min(MATCH_AT, int(on_topic.sum()))
         above = scores > scores[place]
-        top = np.argpartition(-scores, MATCH_AT - 1)[:MATCH_AT] if len(scores) > MATCH_AT else np.arange(len(scores))
-        self.row(name).add(1 + int(above.sum()), float(on_topic[top].sum()) / possible)
+        self.row(name).add(1 + int(above.sum()), _match(scores, on_topic))
         if name in self.overfetch:
             within = 1 + int((above & on_topic).sum())
             fetched = int(above.sum()) < OVERFETCH
-            few = np.argpartition(-scores, OVERFETCH - 1)[:OVERFETCH] if len(scores) > OVERFETCH else top
-            share = min(possible, int(on_topic[few].sum())) / possible
-            self.row(f"{name}+overfetch{OVERFETCH}").add(within if fetched else float("inf"), share)
+            self.row(f"{name}+overfetch{OVERFETCH}").add(
+                within if fetched else float("inf"), _match(scores, on_topic, OVERFETCH)
+            )
         self.row(f"{name}+filter").add(1 + int(((filtered > filtered[place]) & on_topic).sum()))
+
+
+def _match(scores: Floats, on_topic: npt.NDArray[np.bool_], fetched: int = MATCH_AT) -> float:
+    """Return how many of the best `fetched` items are on topic, as a share of what an answer of 50 could hold."""
+    possible = min(MATCH_AT, int(on_topic.sum()))
+    best = np.argpartition(-scores, fetched - 1)[:fetched] if len(scores) > fetched else np.arange(len(scores))
+    return min(possible, int(on_topic[best].sum())) / possible
+
+
+def _best(scores: Floats, on_topic: npt.NDArray[np.bool_]) -> Ints:
+    """Return the places of the topic's best items, for the second stage."""
+    members = np.flatnonzero(on_topic)
+    if len(members) <= RANKED:
+        return members
+    return members[np.argpartition(-scores[members], RANKED - 1)[:RANKED]]
 
 
 class Counting:

@@ -15,6 +15,16 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
+class SecondStage(Protocol):
+    """Ranks one user's best items again."""
+
+    def __call__(
+        self, features: Features, user: Floats, items: Floats, streaming: Floats, covisits: Floats, scores: Floats
+    ) -> Floats:
+        """Return scores (N,) from those of the first stage, its embeddings and both features of pairs."""
+        ...
+
+
 class Scorer(Protocol):
     """Embeds users and items; the score is their inner product."""
 
@@ -35,6 +45,15 @@ class Scorer(Protocol):
         """Return what the first D dimensions of a user embedding give items (N, D): (N,)."""
         ...
 
+    def about(self, topics: Ints) -> Floats:
+        """Return the leading `steered` dimensions (T, steered) of items that carry one topic alone."""
+        ...
+
+    @property
+    def second_stage(self) -> SecondStage | None:
+        """What ranks the best items inside an exact filter again."""
+        ...
+
 
 class LearnerScorer:
     """A learner's towers as they are now."""
@@ -42,6 +61,7 @@ class LearnerScorer:
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
         self.steered = learner.towers.sizes.steered
+        self.second_stage: SecondStage | None = learner.rank_again if learner.ranker else None
 
     def embed_items(self, items: Ints) -> Floats:
         return self._learner.embed_items(items)
@@ -51,6 +71,9 @@ class LearnerScorer:
 
     def static_scores(self, user: Floats, items: Floats) -> Floats:
         return self._learner.static_scores(user, items)
+
+    def about(self, topics: Ints) -> Floats:
+        return self._learner.embed_topics(topics)[:, : self.steered]
 
 
 class SteeredScorer(LearnerScorer):
@@ -69,6 +92,8 @@ class SteeredScorer(LearnerScorer):
 
 class BundleScorer:
     """A published bundle through ONNX Runtime; corpus numbers become the bundle's."""
+
+    second_stage = None
 
     def __init__(self, bundle: Bundle, corpus: Corpus) -> None:
         self._bundle, self._corpus = bundle, corpus
@@ -91,3 +116,7 @@ class BundleScorer:
     def static_scores(self, user: Floats, items: Floats) -> Floats:
         scores: Floats = items @ user[: items.shape[1]]
         return scores
+
+    def about(self, topics: Ints) -> Floats:
+        about: Floats = self._bundle.about[self._topics[topics]]
+        return about

@@ -30,7 +30,7 @@ def world() -> tuple[Corpus, Examples]:
     log: list[Logged] = []
     for event in World(seed=3, users=50, topics=4, items_per_hour=30, engagements_per_hour=600).step(HOUR_MS):
         if isinstance(event, Item):
-            corpus.put(event)
+            corpus.put(event.model_copy(update={"attributes": {"title": f"News {event.item_id}"}}))
         else:
             assert isinstance(event, Engagement)
             log.append(Logged(event, 0, len(log)))
