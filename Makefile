@@ -38,7 +38,8 @@ lint: setup ## Check style, imports and spelling
 type: setup ## Check types
 	$(BIN)/mypy
 
-bench: setup setup-services ## Run the short benchmarks
+bench: setup setup-services ## Run the short benchmarks, beside other libraries
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks
 
 main-job: setup setup-services ## Replay 300,000 news clicks through real Kafka and Redis and account for each

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from headwater.covisit_features import COVISITS
 from headwater.durable import digest, publish_directory
 from headwater.errors import BundleNotFound, BundleRefused
-from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features, topics_alone
+from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, MANIFEST_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
 
@@ -94,12 +93,6 @@ class Bundle:
     @property
     def version(self) -> str:
         return self.manifest.version
-
-    @cached_property
-    def about(self) -> Embeddings:
-        """What an item that carries one topic alone is about, (topics + 1, topical), 0 for none."""
-        embeddings = self.item_tower.embed(topics_alone(np.arange(len(self.vocabulary.topics) + 1)))
-        return embeddings[:, : self.manifest.topical]
 
     @classmethod
     def load(cls, path: Path, threads: int = 1) -> "Bundle":

@@ -96,7 +96,7 @@ class Delivery(_Event):
 
 
 class Candidate(_Event):
-    """One answer line: an item and its score, higher is better."""
+    """One answer line: an item and its score, higher is better; those of one user compare between topics."""
 
     item_id: str
     score: float

@@ -139,11 +139,3 @@ def encode_items(items: Sequence[Item], vocabulary: Vocabulary) -> Features:
         known = [vocabulary.topic_index[topic] for topic in one.topics if topic in vocabulary.topic_index]
         topics[row, : min(len(known), ITEM_TOPICS)] = known[:ITEM_TOPICS]
     return {"item": item, "topics": topics}
-
-
-def topics_alone(topics: npt.NDArray[np.int64]) -> Features:
-    """Return the item tower's inputs for untrained items that each carry one topic, of indices (T,)."""
-    return {
-        "item": np.zeros(len(topics), dtype=np.int64),
-        "topics": np.pad(topics[:, None], ((0, 0), (0, ITEM_TOPICS - 1))),
-    }

@@ -121,9 +121,12 @@ class Retrieval:
         found = [NO_CANDIDATES] * len(queries)
         for (topic, k, filters), places in alike.items():
             require_topic(pair, topic)
-            group = dense[places]
+            group, levels = dense[places], np.zeros(len(places), dtype=np.float32)
             if topic is not None and filters.relevance is Relevance.TOPIC:
-                group[:, : pair.bundle.manifest.topical] *= FILTERED_PULL
+                topical = pair.bundle.manifest.topical
+                group[:, :topical] *= FILTERED_PULL
+                # What the condition gives all items of its topic; without it scores of different topics compare.
+                levels = group[:, :topical] @ pair.index.centroid(topic)[:topical]
             candidates = pair.index.search(
                 group,
                 k,
@@ -135,8 +138,8 @@ class Retrieval:
                 max_age_ms=filters.max_age_ms,
                 min_relevance=filters.min_relevance,
             )
-            for place, each in zip(places, candidates, strict=True):
-                found[place] = each
+            for place, each, level in zip(places, candidates, levels, strict=True):
+                found[place] = Candidates(each.item_ids, each.scores - level)
         watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
         watermark = iso(watermark_ms) if watermark_ms else None
         return [

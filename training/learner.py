@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS
-from headwater.features import STREAMING, Features, topics_alone
+from headwater.features import STREAMING, Features
 from headwater.sparse_rows import entries_of
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 NEVER = -1e9
 REWARDED = 10
 DRAWS = 4
-LISTS = 64
+LISTS = 256
 
 
 def reward_loss(logits: Tensor, positives: Tensor) -> Tensor:
@@ -256,14 +256,6 @@ class Learner:
         scores = static_scores(torch.from_numpy(user[None]), torch.from_numpy(items), self.towers.sizes)
         static: npt.NDArray[np.float32] = scores[0].numpy()
         return static
-
-    @torch.no_grad()
-    def embed_topics(self, topics: Ints) -> npt.NDArray[np.float32]:
-        """Return static embeddings (T, D) of untrained items that carry one topic alone."""
-        embeddings: npt.NDArray[np.float32] = self.towers.item(
-            *map(torch.from_numpy, topics_alone(topics).values())
-        ).numpy()
-        return embeddings
 
     @torch.no_grad()
     def embed_items(self, items: Ints) -> npt.NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """A contiguous matrix of item embeddings, static and streaming dimensions side by side."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ class Block:
         self._as_of_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._numbers = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self._sum = np.zeros(dimension, dtype=np.float64)
         self._numbered_by: tuple[ItemNumbers, int] | None = None
         self._unnumbered: set[int] = set()
         self._stale_rows: set[int] = set()
@@ -48,6 +50,19 @@ class Block:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.rows
 
+    def fill(
+        self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: npt.NDArray[np.int64]
+    ) -> None:
+        """Insert N items into the empty block at once: embeddings (N, D), publish times (N,), no activity."""
+        while len(self._matrix) < len(item_ids):
+            self._grow()
+        self.item_ids = list(item_ids)
+        self.rows = {item_id: row for row, item_id in enumerate(item_ids)}
+        self._matrix[: len(item_ids), : self._dimension] = embeddings
+        self._published_ms[: len(item_ids)] = published_ms
+        self._sum = embeddings.sum(axis=0, dtype=np.float64)
+        self._refreshed_ms = 0
+
     def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
         """Insert or replace an item."""
         row = self.rows.get(item_id)
@@ -57,6 +72,9 @@ class Block:
                 self._grow()
             self.item_ids.append(item_id)
             self.rows[item_id] = row
+        else:
+            self._sum -= self._matrix[row, : self._dimension]
+        self._sum += embedding
         self._matrix[row, : self._dimension] = embedding
         self._published_ms[row] = published_ms
         self.set_activity(item_id, activity)
@@ -72,6 +90,7 @@ class Block:
     def remove(self, item_id: str) -> None:
         """Delete an item that is here."""
         row, last = self.rows.pop(item_id), len(self.item_ids) - 1
+        self._sum -= self._matrix[row, : self._dimension]
         moved = self.item_ids.pop()
         if row != last:
             self.item_ids[row] = moved
@@ -111,6 +130,10 @@ class Block:
     def embeddings(self) -> npt.NDArray[np.float32]:
         """Return all static embeddings (N, D), a view."""
         return self._matrix[: len(self), : self._dimension]
+
+    def centroid(self) -> npt.NDArray[np.float32]:
+        """Return the mean of the static embeddings, (D,)."""
+        return (self._sum / max(1, len(self))).astype(np.float32)
 
     def published_ms(self) -> npt.NDArray[np.int64]:
         """Return publish times (N,), a view."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ MOVED = 4
 
 
 class Graph:
-    """An HNSW graph that grows, and forgets what is removed. Not to be searched while it is changed.
+    """An HNSW graph that grows, and forgets what is removed; a lock keeps searches and changes apart.
 
     Items of equal embedding share one node, whose label is the embedding's hash: items no bundle has learned yet
     differ by their topics alone, and thousands of equal points make HNSW miss most of what it should find.
@@ -43,7 +44,8 @@ class Graph:
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
-        self._index = _new_index(dimension, FIRST_CAPACITY)
+        self._lock = RLock()
+        self._index = _empty(dimension, FIRST_CAPACITY)
         self._successor: hnswlib.Index | None = None
         self._moved: set[int] = set()
         self._to_move: list[int] = []
@@ -65,19 +67,20 @@ class Graph:
 
     def put(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32]) -> None:
         """Insert or replace items; embeddings (N, D) float32."""
-        fresh: dict[int, npt.NDArray[np.float32]] = {}
-        for item_id, embedding in zip(item_ids, embeddings, strict=True):
-            self.remove(item_id)
-            label = _label(embedding)
-            self._labels[item_id] = label
-            members = self._members.setdefault(label, [])
-            members.append(item_id)
-            if len(members) == 1 and not self._revived(label):
-                fresh[label] = embedding
-        if fresh:
-            labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
-            _add(self._index, labels, np.stack(list(fresh.values())))
-            self._compact(fresh)
+        with self._lock:
+            fresh: dict[int, npt.NDArray[np.float32]] = {}
+            for item_id, embedding in zip(item_ids, embeddings, strict=True):
+                self.remove(item_id)
+                label = _label(embedding)
+                self._labels[item_id] = label
+                members = self._members.setdefault(label, [])
+                members.append(item_id)
+                if len(members) == 1 and not self._revived(label):
+                    fresh[label] = embedding
+            if fresh:
+                labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
+                _add(self._index, labels, np.stack(list(fresh.values())))
+                self._compact(fresh)
 
     def _revived(self, label: int) -> bool:
         """Take back a dead node; the same label is the same embedding."""
@@ -96,7 +99,7 @@ class Graph:
         if self._successor is None:
             if self.size - self.nodes < max(MIN_DEAD, DEAD_SHARE * len(self._members)):
                 return
-            self._successor = _new_index(self._dimension, 2 * len(self._members))
+            self._successor = _empty(self._dimension, 2 * len(self._members))
             self._to_move = list(self._members)
         self._to_move += fresh
         moving = [self._to_move.pop() for _ in range(min((1 + MOVED) * len(fresh), len(self._to_move)))]
@@ -109,32 +112,34 @@ class Graph:
 
     def remove(self, item_id: str) -> None:
         """Forget an item; unknown ones are none."""
-        label = self._labels.pop(item_id, None)
-        if label is None:
-            return
-        members = self._members[label]
-        members.remove(item_id)
-        if not members:
-            del self._members[label]
-            self._index.mark_deleted(label)
-            if self._successor and label in self._moved:
-                self._successor.mark_deleted(label)
+        with self._lock:
+            label = self._labels.pop(item_id, None)
+            if label is None:
+                return
+            members = self._members[label]
+            members.remove(item_id)
+            if not members:
+                del self._members[label]
+                self._index.mark_deleted(label)
+                if self._successor and label in self._moved:
+                    self._successor.mark_deleted(label)
 
     def search(self, embedding: npt.NDArray[np.float32], k: int) -> list[str]:
         """Return at least k items of about the largest inner products with `embedding` (D,), if it finds as many.
 
         Of very many items with the same embedding the k inserted last are returned.
         """
-        nodes = min(k, len(self._members))
-        self._index.set_ef(max(MIN_EF, 4 * nodes))
-        while nodes:
-            try:
-                labels, _ = self._index.knn_query(embedding[None, :], k=nodes)
-            except RuntimeError:  # hnswlib's word for "found fewer than k"
-                nodes //= 2
-                continue
-            return self._expanded(labels[0].tolist(), k)
-        return []
+        with self._lock:
+            nodes = min(k, len(self._members))
+            self._index.set_ef(max(MIN_EF, 4 * nodes))
+            while nodes:
+                try:
+                    labels, _ = self._index.knn_query(embedding[None, :], k=nodes)
+                except RuntimeError:  # hnswlib's word for "found fewer than k"
+                    nodes //= 2
+                    continue
+                return self._expanded(labels[0].tolist(), k)
+            return []
 
     def _expanded(self, labels: list[int], k: int) -> list[str]:
         found: list[str] = []
@@ -147,12 +152,13 @@ class Graph:
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the graph and return what `load` needs beside it."""
-        self._index.save_index(str(path))
-        return {"labels": self._labels, "capacity": self._index.get_max_elements()}
+        with self._lock:
+            self._index.save_index(str(path))
+            return {"labels": self._labels, "capacity": self._index.get_max_elements()}
 
     def load(self, path: Path, state: dict[str, Any]) -> None:
         """Become the saved graph."""
-        self._index = _new_index(self._dimension, 0)
+        self._index = _new_index(self._dimension)
         self._index.load_index(str(path), max_elements=state["capacity"])
         self._index.set_num_threads(1)
         self._labels = dict(state["labels"])
@@ -161,15 +167,19 @@ class Graph:
             self._members.setdefault(label, []).append(item_id)
 
 
-def _new_index(dimension: int, capacity: int) -> "hnswlib.Index":
+def _empty(dimension: int, capacity: int) -> "hnswlib.Index":
+    index = _new_index(dimension)
+    index.init_index(capacity, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
+    index.set_num_threads(1)
+    return index
+
+
+def _new_index(dimension: int) -> "hnswlib.Index":
     try:
         import hnswlib
     except ImportError:
         raise UsageError("the index needs hnswlib: pip install 'headwater[serving]'") from None
-    index = hnswlib.Index(space="ip", dim=dimension)
-    index.init_index(capacity, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
-    index.set_num_threads(1)
-    return index
+    return hnswlib.Index(space="ip", dim=dimension)
 
 
 def _add(index: "hnswlib.Index", labels: npt.NDArray[np.uint64], embeddings: npt.NDArray[np.float32]) -> None:

@@ -40,7 +40,7 @@ class Candidates(NamedTuple):
 
 
 class ItemIndex:
-    """Inserts, deletes, updates and searches the items of one bundle version. One thread owns it.
+    """Inserts, deletes, updates and searches the items of one bundle version. One thread owns it, but for `link`.
 
     Args:
         dimension: D of the static item embeddings.
@@ -78,6 +78,19 @@ class ItemIndex:
         Raises:
             DimensionMismatch: an embedding is not (D,).
         """
+        self.link(self.place(items))
+
+    def link(self, items: Sequence[ItemEmbedding]) -> None:
+        """Bring placed items into the graph; any thread may do so, for hnswlib works without the interpreter's lock."""
+        if items:
+            self.graph.put([item.item_id for item in items], np.stack([item.embedding for item in items]))
+
+    def place(self, items: Sequence[ItemEmbedding]) -> list[ItemEmbedding]:
+        """Insert or update items for exact search; return those that the graph has yet to learn of, for `link`.
+
+        Raises:
+            DimensionMismatch: an embedding is not (D,).
+        """
         fresh: dict[str, ItemEmbedding] = {item.item_id: item for item in items}
         for item in fresh.values():
             if item.embedding.shape != (self.dimension,):
@@ -85,15 +98,27 @@ class ItemIndex:
                     f"{item.item_id}: embedding of {len(item.embedding)} dimensions, the index has {self.dimension}"
                 )
         changed = [item for item in fresh.values() if self._moved(item)]
-        if changed:
-            self.graph.put([item.item_id for item in changed], np.stack([item.embedding for item in changed]))
         for item in fresh.values():
             self._place(item)
+        return changed
 
-    def restore(self, items: Sequence[ItemEmbedding]) -> None:
-        """Place items whose graph is loaded separately."""
-        for item in items:
-            self._place(item)
+    def restore(
+        self,
+        item_ids: Sequence[str],
+        topics: Sequence[tuple[str, ...]],
+        published_ms: npt.NDArray[np.int64],
+        embeddings: Embeddings,
+    ) -> None:
+        """Place N items in the empty index, whose graph is loaded separately; embeddings (N, D)."""
+        self.everything.fill(item_ids, embeddings, published_ms)
+        self._topics = dict(zip(item_ids, topics, strict=True))
+        members: dict[str, list[int]] = {}
+        for row, carried in enumerate(topics):
+            for topic in dict.fromkeys(carried):
+                members.setdefault(topic, []).append(row)
+        for topic, rows in members.items():
+            self._blocks[topic] = Block(self.dimension)
+            self._blocks[topic].fill([item_ids[row] for row in rows], embeddings[rows], published_ms[rows])
 
     def _moved(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
@@ -215,9 +240,13 @@ class ItemIndex:
             eligible = relevant if eligible is None else eligible & relevant
         return eligible
 
+    def centroid(self, topic: str) -> npt.NDArray[np.float32]:
+        """Return the mean of the static embeddings of a topic's items, (D,)."""
+        return self._blocks[topic].centroid()
+
     def relevance(self, topic: str, embeddings: Embeddings) -> npt.NDArray[np.float32]:
         """Return the cosine of each static embedding (N, D) with the centroid of the topic's items, (N,)."""
-        centroid = self._blocks[topic].embeddings().mean(axis=0)
+        centroid = self.centroid(topic)
         norms = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(centroid)
         cosine: npt.NDArray[np.float32] = embeddings @ centroid / np.maximum(norms, 1e-12)
         return cosine

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
-from headwater.item_embedding import ItemEmbedding
 
 FORMAT = 1
 KEPT = 2
@@ -91,9 +90,9 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
     items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
     index = ItemIndex(manifest.dimension)
     with np.load(path / ARRAYS) as arrays:
-        embeddings, published_ms = arrays["embeddings"], arrays["published_ms"].tolist()
-    rows = zip(items["item_ids"], items["topics"], published_ms, embeddings, strict=True)
-    index.restore([ItemEmbedding(item_id, tuple(topics), at, embedding) for item_id, topics, at, embedding in rows])
+        index.restore(
+            items["item_ids"], list(map(tuple, items["topics"])), arrays["published_ms"], arrays["embeddings"]
+        )
     index.graph.load(path / GRAPH, json.loads((path / GRAPH_STATE).read_text(encoding="utf-8")))
     return index, manifest.applied
 

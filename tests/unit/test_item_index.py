@@ -171,3 +171,15 @@ def test_added_scores_find_their_rows_whatever_came_before(operations: list[tupl
         expected = {block.rows[item_id]: place for place, item_id in enumerate(names.item_ids) if item_id in block.rows}
         found = added.within(block)
         assert dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True)) == expected
+
+
+@given(operations=st.lists(st.tuples(st.sampled_from(["put", "delete"]), st.integers(0, 9), st.integers(0, 99))))
+def test_a_centroid_is_the_mean_of_what_is_there(operations: list[tuple[str, int, int]]) -> None:
+    index = ItemIndex(D)
+    for what, number, look in operations:
+        if what == "put":
+            index.upsert([item(number, seed=look)])
+        else:
+            index.delete([f"i{number}"])
+    if index.has_topic("t"):
+        assert index.centroid("t") == pytest.approx(index.everything.embeddings().mean(axis=0), abs=1e-5)

@@ -71,11 +71,13 @@ def evaluate_leave_last_out(
     learners = learners_of(methods, corpus, settings)
     random = np.random.default_rng(settings.seed)
     corpus.engage(log.items, log.times_ms, log.histories)
-    cold = is_held_out(corpus.item_topics[:, 0], untrained)
+    cold = is_held_out(corpus.item_topics[:, 0], untrained) & (corpus.item_topics[:, 0] > 0)
     learned = log[np.flatnonzero(~cold[log.items])]
+    corpus.alive &= ~cold  # nor are they wrong answers in training
     for epoch in range(epochs):
         learn(learners, corpus, learned[random.permutation(len(learned))], random, counted=True)
         progress("epochs", epoch + 1, epochs)
+    corpus.alive |= cold
 
     asked, conditions = _queries(engagements, sorted(held_out), corpus, users)
     if untrained:

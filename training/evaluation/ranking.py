@@ -131,10 +131,10 @@ class Ranking:
         directions = FILTERED_PULL * scorer.embed_users(everybody, self.topics)[:, :steered]  # (T, steered)
         pulls = scorer.embed_items(np.arange(1, len(self.corpus) + 1))[:, :steered] @ directions.T  # (I, T)
         carried = self.corpus.item_topics[1 : len(self.corpus) + 1]
-        off_topic = np.stack([(carried != topic).all(axis=1) for topic in self.topics], axis=1)
-        levels = (scorer.about(self.topics) * directions).sum(axis=1)
+        on_topic = np.stack([(carried == topic).any(axis=1) for topic in self.topics], axis=1)
+        levels = (pulls * on_topic).sum(axis=0) / np.maximum(on_topic.sum(axis=0), 1)
         kinds = {"topics": pulls, "levelled": pulls - levels}
-        return {name: np.append(0.0, np.where(off_topic, -np.inf, each).max(axis=1)) for name, each in kinds.items()}
+        return {name: np.append(0.0, np.where(on_topic, each, -np.inf).max(axis=1)) for name, each in kinds.items()}
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
         for window, name in enumerate(WINDOWS_MS):

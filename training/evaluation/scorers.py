@@ -45,10 +45,6 @@ class Scorer(Protocol):
         """Return what the first D dimensions of a user embedding give items (N, D): (N,)."""
         ...
 
-    def about(self, topics: Ints) -> Floats:
-        """Return the leading `steered` dimensions (T, steered) of items that carry one topic alone."""
-        ...
-
     @property
     def second_stage(self) -> SecondStage | None:
         """What ranks the best items inside an exact filter again."""
@@ -71,9 +67,6 @@ class LearnerScorer:
 
     def static_scores(self, user: Floats, items: Floats) -> Floats:
         return self._learner.static_scores(user, items)
-
-    def about(self, topics: Ints) -> Floats:
-        return self._learner.embed_topics(topics)[:, : self.steered]
 
 
 class SteeredScorer(LearnerScorer):
@@ -116,7 +109,3 @@ class BundleScorer:
     def static_scores(self, user: Floats, items: Floats) -> Floats:
         scores: Floats = items @ user[: items.shape[1]]
         return scores
-
-    def about(self, topics: Ints) -> Floats:
-        about: Floats = self._bundle.about[self._topics[topics]]
-        return about

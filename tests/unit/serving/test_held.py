@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from redis import RedisError
 
@@ -178,23 +179,27 @@ async def test_topics_the_bundle_never_saw_are_still_answered(world: World) -> N
     assert caught.value.near == ["brand-new-topic"]
 
 
-async def test_the_condition_pulls_half_as_strongly_inside_an_exact_filter(world: World) -> None:
+async def test_inside_an_exact_filter_the_condition_pulls_half_and_no_topic_as_a_whole(world: World) -> None:
     await promoted(world, "v1")
-    await world.follow("v1", "a", "news")
+    for number in range(5):
+        await world.follow("v1", "x" * (number + 1), "news")
     plain = world.held.live
     manifest = plain.bundle.manifest.model_copy(update={"topical": D})
     steered = Pair(replace(plain.bundle, manifest=manifest), plain.index)
 
-    async def score(pair: Pair, relevance: Relevance) -> float:
+    async def scores(pair: Pair, relevance: Relevance) -> npt.NDArray[np.float32]:
         query = TopicQuery("u", "news", 10, Filters(relevance))
         (answer,) = await world.retrieval.answers([query], pair)
-        return float(answer.candidates.scores[0])
+        found = dict(zip(answer.candidates.item_ids, answer.candidates.scores, strict=True))
+        return np.array([found[item_id] for item_id in pair.index.everything.item_ids])
 
     features = encode_queries([Query(EMPTY, "news")], NOW_MS, plain.bundle.vocabulary)
-    pull = plain.bundle.user_tower.embed(features)[0, :D] @ plain.index.everything.embedding("a")
-    assert await score(steered, Relevance.OFF) == pytest.approx(await score(plain, Relevance.OFF), abs=1e-4)
-    filtered = await score(plain, Relevance.TOPIC) - await score(steered, Relevance.TOPIC)
-    assert filtered == pytest.approx((1 - FILTERED_PULL) * pull, abs=1e-4)
+    pulls = plain.index.everything.embeddings() @ plain.bundle.user_tower.embed(features)[0, :D]
+    unfiltered = await scores(plain, Relevance.OFF)
+    assert await scores(steered, Relevance.OFF) == pytest.approx(unfiltered, abs=1e-4)
+    assert await scores(plain, Relevance.TOPIC) == pytest.approx(unfiltered, abs=1e-4)
+    expected = unfiltered - pulls + FILTERED_PULL * (pulls - pulls.mean())
+    assert await scores(steered, Relevance.TOPIC) == pytest.approx(expected, abs=1e-4)
 
 
 async def test_queries_that_wait_together_are_answered_as_if_alone(world: World) -> None:
