@@ -76,6 +76,15 @@ EXPERIMENTS = (
         seeds=(0,),
     ),
     Experiment(
+        "second-stage",
+        "A second stage over the best 200 of a topic, and lists of all topics merged, on a development day",
+        (
+            *(*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "6000"),
+            *("--methods", "conditional,second-stage"),
+        ),
+        seeds=(0,),
+    ),
+    Experiment(
         "ages",
         "By the age of the item, on a development day",
         (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "20000"),
@@ -103,11 +112,13 @@ EXPERIMENTS = (
         "movies-text",
         "The same with codes of the films' titles",
         (*MOVIES, "--protocol", "leave-last-out", "--methods", TEXT_METHODS),
+        seeds=(0,),
     ),
     Experiment(
         "movies-untrained",
         "The same, half of the genres untrained: only films whose first genre is one of them are asked for",
         (*MOVIES, "--protocol", "leave-last-out", "--methods", TEXT_METHODS, "--untrained", "0.5"),
+        seeds=(0,),
     ),
 )
 
