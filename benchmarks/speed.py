@@ -19,6 +19,7 @@ def page() -> str:
         if path.is_file():
             figures: Figures = json.loads(path.read_text(encoding="utf-8"))
             parts += ["", f"## {title}", "", *table(figures), "", f"`{figures['command']}`, {figures['machine']}"]
+            parts += ["", REASONS[name]] if name in REASONS else []
     return "\n".join(parts) + "\n"
 
 
@@ -179,6 +180,38 @@ SECTIONS = {
     "swap": ("A second generation while the first answers", _swap),
     "start": ("Starting a server", _start),
     "profile": ("Where the time goes", _profile),
+}
+
+REASONS = {
+    "queries": """\
+At half load both cores are full: the server shares them with Kafka, Redis, the stream worker and the client, and a
+query waits for whoever has its core. More than half of a lone query's processor time is HTTP. Next: a plain ASGI
+path for single queries, several serving processes over one snapshot. A notification job's time goes to decoding
+user records, to covisits and to JSON, in one process on one core; next: the same several processes.""",
+    "ingest": """\
+Faust costs a stream worker more per record than the fold does, and collecting records into batches doubles that;
+frames take this away and leave decoding, validation, the fold and redis-py, all Python on one core: the bare loop,
+which does the same without Faust, is the limit. Next: one script call a batch instead of a command a user, and more
+workers.""",
+    "overload": """\
+The client that floods and the server it floods share two cores: what is answered falls as refusals take their part
+of the server's core. Next: refuse before the request is parsed.""",
+    "freshness": """\
+A new item passes two Kafka topics and two Faust agents, and each agent waits for others to come along; what remains
+is the wait for a core. An engagement passes the stream worker's batch alone.""",
+    "search": """\
+Inside a topic exact search over the topic's own matrix finds everything at every width, where filtered graphs lose
+most of a narrow topic. Without a topic the graph's recall is bounded by ef and by clusters that lie apart; exact
+search is planned up to 100,000 items, where it costs twice what the 64 static dimensions alone would: the streaming
+ones are a third of the matrix.""",
+    "churn": """\
+Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
+    "swap": """\
+The second generation comes through Kafka a record an item, and Faust costs the server more for a record than the
+index does. Next: frames for item embeddings.""",
+    "start": """\
+Importing the libraries takes seconds by itself. Memory is two copies of each embedding (all items, and the
+topic's), the graph, and Python's dictionaries of ids. Next: topics as rows of one matrix.""",
 }
 
 
