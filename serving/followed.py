@@ -21,7 +21,7 @@ from serving.held import HeldGenerations
 from serving.metrics import Metrics
 from streams.record import Record
 
-SLICE = 32
+SLICE = 8
 
 log = logging.getLogger(__name__)
 Frame = TypeVar("Frame")
@@ -66,13 +66,10 @@ class Followed:
         for start in range(0, len(records), SLICE):
             part = records[start : start + SLICE]
             async with self.held.writing:
-                for version, items in self._read(part).items():
-                    await self._upsert(version, items)
-            self._heard(part)
+                self._apply_embeddings(part)
             await asyncio.sleep(0)
 
-    def _read(self, records: Sequence[Record]) -> dict[str, list[ItemEmbedding]]:
-        """Delete what tombstones name; return what is to be inserted or updated, by version."""
+    def _apply_embeddings(self, records: Sequence[Record]) -> None:
         upserts: dict[str, dict[str, ItemEmbedding]] = {}
         for record in records:
             self.applied[record.partition] = record.offset + 1
@@ -87,22 +84,17 @@ class Followed:
                     upserts.setdefault(version, {})[item_id] = _decoded(item_id, record.value)
             except (ValueError, TypeError, KeyError) as error:
                 log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
-        return {version: list(items.values()) for version, items in upserts.items()}
-
-    def _heard(self, records: Sequence[Record]) -> None:
+        for version, items in upserts.items():
+            self._upsert(version, list(items.values()))
         now_s = time.time()
         for record in records:
             if record.appended_ms:
                 self.clock.heard(record.appended_ms)
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - record.appended_ms / 1000))
 
-    async def _upsert(self, version: str, items: list[ItemEmbedding]) -> None:
-        """Insert or update items; queries go on while the graph learns of them."""
-        pair = self.held.pairs.get(version)
-        if pair is None:
-            return
+    def _upsert(self, version: str, items: list[ItemEmbedding]) -> None:
         try:
-            await asyncio.to_thread(pair.index.link, pair.index.place(items))
+            self.held.pairs[version].index.upsert(items)
         except DimensionMismatch as error:
             log.error("%s: %s", version, error)
 

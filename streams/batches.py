@@ -14,8 +14,6 @@ from streams.record import Record
 
 MAX_BATCH = 512
 LINGER_S = 0.02
-ITEM_LINGER_S = 0.005
-"""Items are few, and each is news."""
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 RETRIED = (RedisError, PublishFailed, SyncKafkaError, OSError)
@@ -24,22 +22,22 @@ Apply = Callable[[list[Record]], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
-def attach(app: faust.App, topic: str, apply: Apply, linger_s: float = LINGER_S) -> None:
-    """Add the agent that feeds `apply` with the records of `topic`, those of `linger_s` together."""
+def attach(app: faust.App, topic: str, apply: Apply) -> None:
+    """Add the agent that feeds `apply` with the records of `topic`."""
 
     async def agent(stream: Any) -> None:
-        await in_batches(stream, apply, linger_s)
+        await in_batches(stream, apply)
 
     app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{topic}")(agent)
 
 
-async def in_batches(stream: Any, apply: Apply, linger_s: float) -> None:
+async def in_batches(stream: Any, apply: Apply) -> None:
     """Apply a stream's records in batches; acknowledge each batch after `apply` returned.
 
     A crash in between repeats the batch. While Redis or Kafka is away the batch is tried again, and the
     partitions behind it wait.
     """
-    async for events in stream.noack_take(MAX_BATCH, within=linger_s):
+    async for events in stream.noack_take(MAX_BATCH, within=LINGER_S):
         records = [record for event in events for record in Record.of(event).events()]
         for start in range(0, len(records), MAX_BATCH):
             await persistently(apply, records[start : start + MAX_BATCH])

@@ -10,7 +10,7 @@ from kafka.structs import OffsetAndMetadata
 from headwater.names import CANDIDATE_REQUESTS, ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.settings import Settings
 from streams.app import make_app
-from streams.batches import ITEM_LINGER_S, Apply, attach
+from streams.batches import Apply, attach
 from streams.publisher import FaustPublisher, Publisher
 
 Offsets = Mapping[str, Mapping[int, int]]
@@ -69,7 +69,7 @@ def make_follower(
         on_embeddings, on_activity, on_successions: Get batches of records in partition order.
     """
     app = make_app(settings, settings.names.serving_group(instance))
-    attach(app, settings.names.topic(ITEM_EMBEDDINGS), on_embeddings, ITEM_LINGER_S)
+    attach(app, settings.names.topic(ITEM_EMBEDDINGS), on_embeddings)
     attach(app, settings.names.topic(ITEM_ACTIVITY), on_activity)
     attach(app, settings.names.topic(ITEM_SUCCESSIONS), on_successions)
     return app

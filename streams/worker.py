@@ -15,7 +15,7 @@ from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
 from streams.app import make_app
-from streams.batches import ITEM_LINGER_S, attach
+from streams.batches import attach
 from streams.deliveries import DeliveryFold
 from streams.embedder import Embedder
 from streams.engagements import EngagementFold
@@ -53,9 +53,8 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     deliveries = DeliveryFold(store, publisher, report)
     rebuild = Rebuild(f"{socket.gethostname()}-{os.getpid()}", store, publisher, embedder)
 
-    attach(app, settings.names.topic(ENGAGEMENTS), engagements.apply)
-    attach(app, settings.names.topic(ITEMS), items.apply, ITEM_LINGER_S)
-    attach(app, settings.names.topic(DELIVERIES), deliveries.apply)
+    for name, apply in ((ENGAGEMENTS, engagements.apply), (ITEMS, items.apply), (DELIVERIES, deliveries.apply)):
+        attach(app, settings.names.topic(name), apply)
 
     @app.task
     async def keep_generations() -> None:

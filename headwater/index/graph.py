@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ MOVED = 4
 
 
 class Graph:
-    """An HNSW graph that grows, and forgets what is removed; a lock keeps searches and changes apart.
+    """An HNSW graph that grows, and forgets what is removed. Not to be searched while it is changed.
 
     Items of equal embedding share one node, whose label is the embedding's hash: items no bundle has learned yet
     differ by their topics alone, and thousands of equal points make HNSW miss most of what it should find.
@@ -44,7 +43,6 @@ class Graph:
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
-        self._lock = RLock()
         self._index = _empty(dimension, FIRST_CAPACITY)
         self._successor: hnswlib.Index | None = None
         self._moved: set[int] = set()
@@ -67,20 +65,19 @@ class Graph:
 
     def put(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32]) -> None:
         """Insert or replace items; embeddings (N, D) float32."""
-        with self._lock:
-            fresh: dict[int, npt.NDArray[np.float32]] = {}
-            for item_id, embedding in zip(item_ids, embeddings, strict=True):
-                self.remove(item_id)
-                label = _label(embedding)
-                self._labels[item_id] = label
-                members = self._members.setdefault(label, [])
-                members.append(item_id)
-                if len(members) == 1 and not self._revived(label):
-                    fresh[label] = embedding
-            if fresh:
-                labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
-                _add(self._index, labels, np.stack(list(fresh.values())))
-                self._compact(fresh)
+        fresh: dict[int, npt.NDArray[np.float32]] = {}
+        for item_id, embedding in zip(item_ids, embeddings, strict=True):
+            self.remove(item_id)
+            label = _label(embedding)
+            self._labels[item_id] = label
+            members = self._members.setdefault(label, [])
+            members.append(item_id)
+            if len(members) == 1 and not self._revived(label):
+                fresh[label] = embedding
+        if fresh:
+            labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
+            _add(self._index, labels, np.stack(list(fresh.values())))
+            self._compact(fresh)
 
     def _revived(self, label: int) -> bool:
         """Take back a dead node; the same label is the same embedding."""
@@ -112,34 +109,32 @@ class Graph:
 
     def remove(self, item_id: str) -> None:
         """Forget an item; unknown ones are none."""
-        with self._lock:
-            label = self._labels.pop(item_id, None)
-            if label is None:
-                return
-            members = self._members[label]
-            members.remove(item_id)
-            if not members:
-                del self._members[label]
-                self._index.mark_deleted(label)
-                if self._successor and label in self._moved:
-                    self._successor.mark_deleted(label)
+        label = self._labels.pop(item_id, None)
+        if label is None:
+            return
+        members = self._members[label]
+        members.remove(item_id)
+        if not members:
+            del self._members[label]
+            self._index.mark_deleted(label)
+            if self._successor and label in self._moved:
+                self._successor.mark_deleted(label)
 
     def search(self, embedding: npt.NDArray[np.float32], k: int) -> list[str]:
         """Return at least k items of about the largest inner products with `embedding` (D,), if it finds as many.
 
         Of very many items with the same embedding the k inserted last are returned.
         """
-        with self._lock:
-            nodes = min(k, len(self._members))
-            self._index.set_ef(max(MIN_EF, 4 * nodes))
-            while nodes:
-                try:
-                    labels, _ = self._index.knn_query(embedding[None, :], k=nodes)
-                except RuntimeError:  # hnswlib's word for "found fewer than k"
-                    nodes //= 2
-                    continue
-                return self._expanded(labels[0].tolist(), k)
-            return []
+        nodes = min(k, len(self._members))
+        self._index.set_ef(max(MIN_EF, 4 * nodes))
+        while nodes:
+            try:
+                labels, _ = self._index.knn_query(embedding[None, :], k=nodes)
+            except RuntimeError:  # hnswlib's word for "found fewer than k"
+                nodes //= 2
+                continue
+            return self._expanded(labels[0].tolist(), k)
+        return []
 
     def _expanded(self, labels: list[int], k: int) -> list[str]:
         found: list[str] = []
@@ -152,9 +147,8 @@ class Graph:
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the graph and return what `load` needs beside it."""
-        with self._lock:
-            self._index.save_index(str(path))
-            return {"labels": self._labels, "capacity": self._index.get_max_elements()}
+        self._index.save_index(str(path))
+        return {"labels": self._labels, "capacity": self._index.get_max_elements()}
 
     def load(self, path: Path, state: dict[str, Any]) -> None:
         """Become the saved graph."""

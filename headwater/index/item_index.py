@@ -40,7 +40,7 @@ class Candidates(NamedTuple):
 
 
 class ItemIndex:
-    """Inserts, deletes, updates and searches the items of one bundle version. One thread owns it, but for `link`.
+    """Inserts, deletes, updates and searches the items of one bundle version. One thread owns it.
 
     Args:
         dimension: D of the static item embeddings.
@@ -78,19 +78,6 @@ class ItemIndex:
         Raises:
             DimensionMismatch: an embedding is not (D,).
         """
-        self.link(self.place(items))
-
-    def link(self, items: Sequence[ItemEmbedding]) -> None:
-        """Bring placed items into the graph; any thread may do so, for hnswlib works without the interpreter's lock."""
-        if items:
-            self.graph.put([item.item_id for item in items], np.stack([item.embedding for item in items]))
-
-    def place(self, items: Sequence[ItemEmbedding]) -> list[ItemEmbedding]:
-        """Insert or update items for exact search; return those that the graph has yet to learn of, for `link`.
-
-        Raises:
-            DimensionMismatch: an embedding is not (D,).
-        """
         fresh: dict[str, ItemEmbedding] = {item.item_id: item for item in items}
         for item in fresh.values():
             if item.embedding.shape != (self.dimension,):
@@ -98,9 +85,10 @@ class ItemIndex:
                     f"{item.item_id}: embedding of {len(item.embedding)} dimensions, the index has {self.dimension}"
                 )
         changed = [item for item in fresh.values() if self._moved(item)]
+        if changed:
+            self.graph.put([item.item_id for item in changed], np.stack([item.embedding for item in changed]))
         for item in fresh.values():
             self._place(item)
-        return changed
 
     def restore(
         self,
