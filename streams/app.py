@@ -41,8 +41,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         web_enabled=False,
         autodiscover=False,
     )
-    if settings.kafka_api_version is not None:
-        app.transport = PromptTransport(app.conf.broker_consumer, app)
+    app.transport = PromptTransport(app.conf.broker_consumer, app)
     return app
 
 

@@ -1,14 +1,15 @@
-"""A Faust transport for brokers that hold a fetch for its whole maximum wait, as the embedded one does.
+"""A Faust transport whose consumers never wait long for records of some partitions while others have some.
 
-Kafka answers a fetch as soon as there is a record, so that Faust's fixed maximum of 1.5 s costs nothing there; the
-embedded broker always waits it out, which would delay every record by that much.
+aiokafka has one fetch at a time under way to a broker, of the partitions it holds no records of. One that comes free
+meanwhile waits for that fetch to end, which takes the whole maximum wait where the others are idle: 1.5 s in Faust, and
+there is no setting for it.
 """
 
 from typing import Any
 
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 
-FETCH_MAX_WAIT_MS = 10
+FETCH_MAX_WAIT_MS = 20
 
 
 class PromptThread(AIOKafkaConsumerThread):

@@ -172,6 +172,8 @@ def evaluate(
     behind_ms = parse_duration("--behind", behind) if behind else 0
     if behind_ms and refresh_ms:
         raise UsageError("--behind needs --refresh never: a refresh brings all counts up to date")
+    if untrained and protocol != "leave-last-out":
+        raise UsageError("--untrained needs --protocol leave-last-out")
     warmup_ms, until_ms = parse_instant("--warmup-until", warmup_until), parse_instant("--until", until)
     table = read_engagements(engagements).since(parse_instant("--since", since) or 0)
     if len(table) < 2:

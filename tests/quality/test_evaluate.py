@@ -79,6 +79,34 @@ def test_the_table_and_its_json(files: tuple[str, str], tmp_path: Path, protocol
     assert all(name in done.stdout for name in expected)
 
 
+def test_untrained_topics_and_codes_of_texts(files: tuple[str, str], tmp_path: Path) -> None:
+    header, *rows = Path(files[1]).read_text().splitlines()
+    titled = [f"{header},title", *(f"{row},News of {row.split(',')[1]}" for row in rows)]
+    (tmp_path / "items.csv").write_text("\n".join(titled))
+    queries = []
+    for untrained in ("0", "0.5"):
+        path = tmp_path / f"{untrained}.json"
+        given = ("--engagements", files[0], "--items", str(tmp_path / "items.csv"), "--protocol", "leave-last-out")
+        options = ("--methods", "text-codes", "--untrained", untrained, "--json", str(path))
+        done = evaluate(*given, *options)
+        assert done.returncode == 0, done.stderr
+        by_name = {row["name"]: row for row in json.loads(path.read_text())["rows"]}
+        assert by_name["text-codes+filter"]["mrr"] > 0
+        queries.append(by_name["text-codes"]["queries"])
+    assert 0 < queries[1] < queries[0]
+
+
+def test_methods_and_protocols_that_do_not_fit_are_told(files: tuple[str, str]) -> None:
+    given = ("--engagements", files[0], "--items", files[1])
+    for options, told in (
+        (("--methods", "text-codes"), "no attribute of any item is a string"),
+        (("--untrained", "0.5"), "--untrained needs --protocol leave-last-out"),
+    ):
+        done = evaluate(*given, *options)
+        assert done.returncode == 2
+        assert told in done.stderr
+
+
 def test_impossible_times_are_told(files: tuple[str, str]) -> None:
     done = evaluate("--engagements", files[0], "--items", files[1], "--warmup-until", "2035-01-01")
     assert done.returncode == 2
