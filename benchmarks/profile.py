@@ -62,7 +62,7 @@ def looked_at(process: Process, name: str, processes: dict[str, Shares]) -> Iter
     """
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "samples"
-        command = ["py-spy", "record", "--rate", str(RATE), "--format", "raw", "--output", str(path)]
+        command = ["py-spy", "record", "--gil", "--rate", str(RATE), "--format", "raw", "--output", str(path)]
         try:
             spy = subprocess.Popen([*command, "--pid", str(process.pid)], stdout=subprocess.DEVNULL)
         except FileNotFoundError:
