@@ -11,11 +11,22 @@ import numpy as np
 import torch
 
 from headwater.bundle import Manifest, Tower, publish_bundle, tensor_specs
-from headwater.features import ITEM_INPUTS, USER_INPUTS, Features, Query, encode_items, encode_queries
+from headwater.covisit_features import COVISITS
+from headwater.features import (
+    HISTORY,
+    ITEM_INPUTS,
+    STREAMING,
+    USER_INPUTS,
+    Features,
+    Query,
+    encode_items,
+    encode_queries,
+)
 from headwater.fold import UserState
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
 from training.learner import Learner
+from training.ranker import Ranker, Shortlist
 from training.towers import Towers
 
 PARITY = 1e-5
@@ -108,18 +119,37 @@ def _golden_queries(states: list[UserState], vocabulary: Vocabulary) -> list[Que
     return [Query(state, topics[place % len(topics)]) for place, state in enumerate(chosen)]
 
 
-def _export(tower: torch.nn.Module, inputs: tuple[torch.Tensor, ...], names: list[str], path: Path) -> None:
-    batch = torch.export.Dim("batch")
+def export_ranker(ranker: Ranker, path: Path) -> None:
+    """Write a ranker as ONNX: the fields of a `Shortlist` in, scores out, any B and N."""
+    sizes = ranker.sizes
+    example = Shortlist(
+        torch.zeros(2, sizes.dimension + STREAMING + COVISITS),
+        torch.zeros(2, HISTORY, sizes.own),
+        torch.zeros(2, HISTORY),
+        torch.zeros(2, 3, sizes.dimension),
+        torch.zeros(2, 3, STREAMING),
+        torch.zeros(2, 3, COVISITS),
+        torch.zeros(2, 3),
+    )
+    _export(ranker, example, list(Shortlist._fields), path, listed=4)
+
+
+def _export(
+    tower: torch.nn.Module, inputs: tuple[torch.Tensor, ...], names: list[str], path: Path, listed: int = 0
+) -> None:
+    """Write a module as ONNX for any batch; the last `listed` inputs are of any second dimension, too."""
+    batch = {0: torch.export.Dim("batch")}
+    pairs = {**batch, 1: torch.export.Dim("listed")}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             tower,
-            inputs,
+            tuple(inputs),
             str(path),
             input_names=names,
             output_names=[path.stem.replace("tower", "embedding")],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=(batch,) * (len(inputs) - listed) + (pairs,) * listed,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

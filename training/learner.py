@@ -19,7 +19,6 @@ from training.ranker import FAR, RANKED, Ranker, Shortlist
 from training.towers import Towers, TowerSizes, looked_up, static_scores
 
 Ints = npt.NDArray[np.int64]
-NEVER = -1e9
 REWARDED = 10
 DRAWS = 4
 LISTS = 256
@@ -98,13 +97,16 @@ class Learner:
     def user_inputs(self, features: Features, conditions: Ints) -> tuple[Tensor, ...]:
         """Return the user tower's inputs as tensors."""
         return (
-            torch.from_numpy(self.ids.rows(features["history_items"].astype(np.int64))),
-            torch.from_numpy(features["history_ages"]),
+            *self._past_inputs(features),
             torch.from_numpy(features["topic_ids"]),
             torch.from_numpy(features["topic_weights"]),
             torch.from_numpy(conditions),
             torch.from_numpy(features["context"]),
         )
+
+    def _past_inputs(self, features: Features) -> tuple[Tensor, Tensor]:
+        rows = self.ids.rows(features["history_items"].astype(np.int64))
+        return torch.from_numpy(rows), torch.from_numpy(features["history_ages"])
 
     def item_inputs(self, items: Ints) -> tuple[Tensor, Tensor]:
         """Return the item tower's inputs as tensors."""
@@ -118,7 +120,7 @@ class Learner:
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
         scores = self._scores(user, item, batch)  # (R, C)
         logits = scores - torch.from_numpy(candidates.log_q)
-        logits[batch.seen] = NEVER
+        logits[batch.seen] = FAR
         positives = torch.from_numpy(candidates.positives)
         loss = functional.cross_entropy(logits, positives)
         if self.settings.reward:
@@ -180,8 +182,8 @@ class Learner:
     @torch.no_grad()
     def _history(self, features: Features) -> tuple[Tensor, Tensor]:
         """Return the embeddings (B, H, D / 2) of past items and their ages."""
-        rows = torch.from_numpy(self.ids.rows(features["history_items"].astype(np.int64)))
-        return looked_up(self.towers.user.history, rows, 2), torch.from_numpy(features["history_ages"])
+        rows, ages = self._past_inputs(features)
+        return looked_up(self.towers.user.history, rows, 2), ages
 
     @torch.no_grad()
     def rank_again(

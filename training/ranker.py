@@ -1,6 +1,5 @@
 """The second stage: what one dot product cannot say about a user, a topic and an item, for the few best of them."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headwater.covisit_features import COVISITS
-from headwater.features import HISTORY, STREAMING
+from headwater.features import STREAMING
 from training.towers import TowerSizes
 
 RANKED = 200
@@ -76,29 +75,3 @@ class Ranker(nn.Module):
         hidden = functional.gelu(self.pair(pairs) + self.person(user).unsqueeze(1))
         more: Tensor = self.out(functional.gelu(self.deeper(hidden))).squeeze(2)
         return scores + more
-
-
-def export_ranker(ranker: Ranker, path: Path) -> None:
-    """Write a ranker as ONNX: the fields of a `Shortlist` in, scores out, any B and N."""
-    batch, listed, width = torch.export.Dim("batch"), torch.export.Dim("listed"), ranker.sizes
-    pairs = {0: batch, 1: listed}
-    example = Shortlist(
-        torch.zeros(2, width.dimension + STREAMING + COVISITS),
-        torch.zeros(2, HISTORY, width.own),
-        torch.zeros(2, HISTORY),
-        torch.zeros(2, 3, width.dimension),
-        torch.zeros(2, 3, STREAMING),
-        torch.zeros(2, 3, COVISITS),
-        torch.zeros(2, 3),
-    )
-    torch.onnx.export(
-        ranker,
-        tuple(example),
-        str(path),
-        input_names=list(Shortlist._fields),
-        output_names=["scores_again"],
-        dynamic_shapes=(*({0: batch},) * 3, *(pairs,) * 4),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )

@@ -1,6 +1,6 @@
 """HNSW over the static dimensions, by maximum inner product."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ class Graph:
             self._to_move.append(label)
         return True
 
-    def _compact(self, fresh: Mapping[int, npt.NDArray[np.float32]]) -> None:
+    def _compact(self, fresh: Collection[int]) -> None:
         """Build on at the successor, to which `fresh` nodes are added, too; begin one when it is time."""
         if self._successor is None:
             if self.size - self.nodes < max(MIN_DEAD, DEAD_SHARE * len(self._members)):

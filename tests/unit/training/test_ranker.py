@@ -1,7 +1,6 @@
 """The second stage: where it starts from, and that ONNX Runtime ranks as torch does, in time."""
 
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 
 from headwater.covisit_features import COVISITS
 from headwater.features import HISTORY, STREAMING
-from training.ranker import FAR, RANKED, Ranker, Shortlist, export_ranker
+from training.export import export_ranker
+from training.ranker import FAR, RANKED, Ranker, Shortlist
 from training.towers import TowerSizes
 
 SIZES = TowerSizes(10, 100)
@@ -49,9 +49,7 @@ def test_places_without_an_item_stay_last() -> None:
 def test_onnx_ranks_as_torch_does_within_its_time(tmp_path: Path) -> None:
     ranker = Ranker(SIZES).eval()
     torch.nn.init.normal_(ranker.out.weight)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        export_ranker(ranker, tmp_path / "ranker.onnx")
+    export_ranker(ranker, tmp_path / "ranker.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(tmp_path / "ranker.onnx"), options)
