@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from faust.transport.drivers.aiokafka import Transport
 from kafka import KafkaProducer
 
 from benchmarks.harness import BEGIN_MS, RUNS, News, news, record, services
@@ -148,6 +149,7 @@ async def _telling(report: Report, stats_file: Path) -> None:
 
 async def _empty_faust(settings: Settings, stats_file: Path) -> None:
     app, report = make_app(settings, "empty"), Report()
+    app.transport = Transport(app.conf.broker_consumer, app)
 
     async def agent(stream: Any) -> None:
         async for _ in stream:
@@ -190,14 +192,7 @@ async def _bare(settings: Settings, stats_file: Path) -> None:
     )
     while not telling.done():
         polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_BATCH)
-        records = [
-            event
-            for found in polled.values()
-            for each in found
-            for event in Record(
-                each.topic, each.partition, each.offset, each.key, each.value, tuple(each.headers)
-            ).events()
-        ]
+        records = [event for found in polled.values() for each in found for event in Record.of(each).events()]
         for start in range(0, len(records), MAX_BATCH):
             await fold.apply(records[start : start + MAX_BATCH])
         if records:

@@ -32,10 +32,18 @@ class ItemActivity:
         if offset <= self.offset:
             return self
         as_of_ms = max(self.as_of_ms, at_ms)
-        counts = tuple(
-            count * 2.0 ** ((self.as_of_ms - as_of_ms) / half_life) + 2.0 ** ((at_ms - as_of_ms) / half_life)
-            for count, half_life in zip(self.counts, HALF_LIVES_MS, strict=True)
-        )
+        if at_ms == as_of_ms:
+            elapsed_ms = self.as_of_ms - as_of_ms
+            counts = tuple(
+                count * 2.0 ** (elapsed_ms / half_life) + 1.0
+                for count, half_life in zip(self.counts, HALF_LIVES_MS, strict=True)
+            )
+        else:
+            late_ms = at_ms - as_of_ms
+            counts = tuple(
+                count + 2.0 ** (late_ms / half_life)
+                for count, half_life in zip(self.counts, HALF_LIVES_MS, strict=True)
+            )
         return ItemActivity(counts, as_of_ms, self.total + 1, offset)
 
 

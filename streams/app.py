@@ -6,11 +6,13 @@ from typing import Any
 import faust
 
 from headwater.settings import Settings
-from streams.prompt_transport import PromptTransport
+from streams.transport import BatchTransport
 
 SESSION_TIMEOUT_S = 10.0
 HEARTBEAT_S = 3.0
 COMMIT_INTERVAL_S = 0.5
+MAX_FETCHED = 512
+MAX_WAITING = 64
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
@@ -30,18 +32,20 @@ def make_app(settings: Settings, group: str) -> faust.App:
         broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=HEARTBEAT_S,
         broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_max_poll_records=MAX_FETCHED,
         broker_check_crcs=False,
         consumer_auto_offset_reset="earliest",
         key_serializer="raw",
         value_serializer="raw",
         producer_acks=-1,
         store="memory://",
+        stream_buffer_maxsize=MAX_WAITING,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
         autodiscover=False,
     )
-    app.transport = PromptTransport(app.conf.broker_consumer, app)
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
     return app
 
 

@@ -13,7 +13,8 @@ from streams.publisher import PublishFailed
 from streams.record import Record
 
 MAX_BATCH = 512
-LINGER_S = 0.02
+MAX_WAITING = 16
+LINGER_S = 0.01
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 RETRIED = (RedisError, PublishFailed, SyncKafkaError, OSError)
@@ -32,17 +33,35 @@ def attach(app: faust.App, topic: str, apply: Apply) -> None:
 
 
 async def in_batches(stream: Any, apply: Apply) -> None:
-    """Apply a stream's records in batches; acknowledge each batch after `apply` returned.
+    """Apply the records of a stream's messages, as many at once as wait; acknowledge each message after its last record.
 
-    A crash in between repeats the batch. While Redis or Kafka is away the batch is tried again, and the
+    A crash in between repeats them. While Redis or Kafka is away the batch is tried again, and the
     partitions behind it wait.
     """
-    async for events in stream.noack_take(MAX_BATCH, within=LINGER_S):
-        records = [record for event in events for record in Record.of(event).events()]
-        for start in range(0, len(records), MAX_BATCH):
-            await persistently(apply, records[start : start + MAX_BATCH])
-        for event in events:
-            event.ack()
+    waiting: asyncio.Queue[Any] = asyncio.Queue(MAX_WAITING)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_read(stream, waiting))
+        while True:
+            events = [await waiting.get()]
+            records = _records(events[0])
+            if len(records) < MAX_BATCH:
+                await asyncio.sleep(LINGER_S)
+            while len(records) < MAX_BATCH and not waiting.empty():
+                events.append(waiting.get_nowait())
+                records += _records(events[-1])
+            for start in range(0, len(records), MAX_BATCH):
+                await persistently(apply, records[start : start + MAX_BATCH])
+            for event in events:
+                event.ack()
+
+
+async def _read(stream: Any, waiting: asyncio.Queue[Any]) -> None:
+    async for event in stream.noack().events():
+        await waiting.put(event)
+
+
+def _records(event: Any) -> list[Record]:
+    return [record for fetched in event.value for record in Record.of(fetched).events()]
 
 
 async def persistently(apply: Apply, records: list[Record]) -> None:

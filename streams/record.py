@@ -1,6 +1,6 @@
 """A Kafka record as the agents' plain functions see it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from headwater.dead_letter import DeadLetter
@@ -29,19 +29,21 @@ class Record:
     def events(self) -> "list[Record]":
         """Return the events in a frame, each as a record of its own; anything else is one already."""
         return [
-            replace(self, key=key, value=value, headers=tuple(headers), place=place)
+            Record(self.topic, self.partition, self.offset, key, value, tuple(headers), self.appended_ms, place)
             for place, (key, value, headers) in enumerate(events_in(self.key, self.value, self.headers))
         ]
 
     @classmethod
-    def of(cls, event: Any) -> "Record":
-        """Return the record of a Faust event."""
-        message = event.message
-        headers = message.headers or ()
-        pairs = headers.items() if isinstance(headers, dict) else headers
-        appended_ms = int(message.timestamp * 1000) if message.timestamp else 0
+    def of(cls, fetched: Any) -> "Record":
+        """Return a record as aiokafka gives it."""
         return cls(
-            message.topic, message.partition, message.offset, message.key, message.value, tuple(pairs), appended_ms
+            fetched.topic,
+            fetched.partition,
+            fetched.offset,
+            fetched.key,
+            fetched.value,
+            tuple(fetched.headers),
+            fetched.timestamp or 0,
         )
 
     def rejected(self, error: InvalidEvent) -> DeadLetter:

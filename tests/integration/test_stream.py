@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from headwater.activity import ItemActivity
@@ -109,6 +109,19 @@ def assert_store_is_the_offline_fold(settings: Settings) -> Counter[Outcome]:
     return outcomes
 
 
+def uncommitted(settings: Settings) -> int:
+    """Return how many records a restarted worker would be given again."""
+    options = {"enable_auto_commit": False, "group_id": settings.names.stream_group()}
+    consumer = KafkaConsumer(**settings.kafka_options(), **options)
+    try:
+        topic = settings.names.topic(ENGAGEMENTS)
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        ends = consumer.end_offsets(partitions)
+        return sum(end - (consumer.committed(partition) or 0) for partition, end in ends.items())
+    finally:
+        consumer.close()
+
+
 def test_every_engagement_is_applied_a_duplicate_or_a_dead_letter(settings: Settings) -> None:
     ensure_topics(settings)
     publish_items(settings)
@@ -129,6 +142,7 @@ def test_every_engagement_is_applied_a_duplicate_or_a_dead_letter(settings: Sett
         poll(accounted, 60, "all engagements are accounted for")
         seen = counters(stats_file(settings))
         assert stream.end() == 0
+    assert uncommitted(settings) == 0
     assert seen["dead_letters"] == 30
     assert seen["rejected"] == {"unknown-item": 30}
     assert seen["applied"] + seen["duplicates"] + seen["dead_letters"] == total

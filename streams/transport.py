@@ -1,0 +1,75 @@
+"""A Faust transport that hands agents what a fetch brought, a partition at a time, and fetches promptly.
+
+Faust costs about 90 µs for each message that goes through it, whatever an agent does with it; here a message is all the
+records that a partition had to offer. And aiokafka has one fetch at a time under way to a broker, of the partitions it
+holds no records of: one that comes free meanwhile waits for that fetch to end, which takes the whole maximum wait where the
+others are idle: 1.5 s in Faust, and there is no setting for it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
+
+FETCH_MAX_WAIT_MS = 20
+
+
+class PromptThread(AIOKafkaConsumerThread):
+    """Creates consumers that wait briefly."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+
+class BatchConsumer(Consumer):
+    """Makes one message of the records that a fetch brought of a partition; agents acknowledge them in order.
+
+    A message's value is the list of aiokafka's records, its offset that of the last one.
+    """
+
+    def _new_consumer_thread(self) -> PromptThread:
+        return PromptThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
+        fetched = await super()._getmany(active_partitions, timeout)
+        return {partition: [_joined(records)] for partition, records in fetched.items() if records}
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return what to commit: the offset after the newest that is acknowledged."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest: int = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return newest + 1
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Offsets between two messages are those of records in the later one."""
+
+
+class BatchTransport(Transport):
+    """Uses `BatchConsumer`."""
+
+    Consumer = BatchConsumer
+
+
+def _joined(records: list[Any]) -> Any:
+    last = records[-1]
+    return ConsumerRecord(
+        topic=last.topic,
+        partition=last.partition,
+        offset=last.offset,
+        timestamp=last.timestamp,
+        timestamp_type=last.timestamp_type,
+        key=None,
+        value=records,
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        headers=(),
+    )
