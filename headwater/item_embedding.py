@@ -3,6 +3,7 @@
 import json
 import struct
 from dataclasses import dataclass
+from sys import intern
 
 import numpy as np
 import numpy.typing as npt
@@ -64,4 +65,5 @@ def decode_item_embedding(item_id: str, value: bytes) -> ItemEmbedding:
         raise ValueError("truncated item embedding")
     metadata = json.loads(value[_HEADER.size : body])
     embedding = np.frombuffer(value, dtype="<f4", offset=body).astype(np.float32)
-    return ItemEmbedding(item_id, tuple(metadata["topics"]), int(metadata["published_at"]), embedding)
+    topics = tuple(map(intern, metadata["topics"]))
+    return ItemEmbedding(item_id, topics, int(metadata["published_at"]), embedding)

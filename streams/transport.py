@@ -7,9 +7,9 @@ others are idle: 1.5 s in Faust, and there is no setting for it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
@@ -59,17 +59,4 @@ class BatchTransport(Transport):
 
 
 def _joined(records: list[Any]) -> Any:
-    last = records[-1]
-    return ConsumerRecord(
-        topic=last.topic,
-        partition=last.partition,
-        offset=last.offset,
-        timestamp=last.timestamp,
-        timestamp_type=last.timestamp_type,
-        key=None,
-        value=records,
-        checksum=None,
-        serialized_key_size=0,
-        serialized_value_size=0,
-        headers=(),
-    )
+    return replace(records[-1], key=None, value=records, headers=())

@@ -54,8 +54,8 @@ class Block:
         self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: npt.NDArray[np.int64]
     ) -> None:
         """Insert N items into the empty block at once: embeddings (N, D), publish times (N,), no activity."""
-        while len(self._matrix) < len(item_ids):
-            self._grow()
+        if len(self._matrix) < len(item_ids):
+            self._grow(len(item_ids))
         self.item_ids = list(item_ids)
         self.rows = {item_id: row for row, item_id in enumerate(item_ids)}
         self._matrix[: len(item_ids), : self._dimension] = embeddings
@@ -69,7 +69,7 @@ class Block:
         if row is None:
             row = len(self.item_ids)
             if row == len(self._matrix):
-                self._grow()
+                self._grow(2 * row)
             self.item_ids.append(item_id)
             self.rows[item_id] = row
         else:
@@ -79,8 +79,7 @@ class Block:
         self._published_ms[row] = published_ms
         self.set_activity(item_id, activity)
 
-    def _grow(self) -> None:
-        capacity = 2 * len(self._matrix)
+    def _grow(self, capacity: int) -> None:
         for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms", "_numbers"):
             old = getattr(self, name)
             grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -145,20 +145,23 @@ class Graph:
             found += members if len(members) < k else members[-k:]
         return found
 
-    def save(self, path: Path) -> dict[str, Any]:
-        """Write the graph and return what `load` needs beside it."""
+    def save(self, path: Path, item_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+        """Write the graph and return the labels (N,) of its items, which `load` needs beside it."""
         self._index.save_index(str(path))
-        return {"labels": self._labels, "capacity": self._index.get_max_elements()}
+        return np.fromiter(map(self._labels.__getitem__, item_ids), dtype=np.uint64, count=len(item_ids))
 
-    def load(self, path: Path, state: dict[str, Any]) -> None:
-        """Become the saved graph."""
+    def load(self, path: Path, item_ids: Sequence[str], labels: npt.NDArray[np.uint64]) -> None:
+        """Become the saved graph of these items."""
         self._index = _new_index(self._dimension)
-        self._index.load_index(str(path), max_elements=state["capacity"])
+        self._index.load_index(str(path))
         self._index.set_num_threads(1)
-        self._labels = dict(state["labels"])
+        self._labels = dict(zip(item_ids, labels.tolist(), strict=True))
         self._members = {}
         for item_id, label in self._labels.items():
-            self._members.setdefault(label, []).append(item_id)
+            if label in self._members:
+                self._members[label].append(item_id)
+            else:
+                self._members[label] = [item_id]
 
 
 def _empty(dimension: int, capacity: int) -> "hnswlib.Index":

@@ -93,20 +93,32 @@ class ItemIndex:
     def restore(
         self,
         item_ids: Sequence[str],
-        topics: Sequence[tuple[str, ...]],
+        topic_sets: Sequence[tuple[str, ...]],
+        topic_set_of: npt.NDArray[np.int64],
         published_ms: npt.NDArray[np.int64],
         embeddings: Embeddings,
     ) -> None:
-        """Place N items in the empty index, whose graph is loaded separately; embeddings (N, D)."""
+        """Place N items in the empty index, whose graph is loaded separately.
+
+        Args:
+            item_ids: N ids.
+            topic_sets: The topics that items carry together, each combination once.
+            topic_set_of: (N,) places in `topic_sets`.
+            published_ms: (N,) publish times.
+            embeddings: (N, D) float32.
+        """
         self.everything.fill(item_ids, embeddings, published_ms)
-        self._topics = dict(zip(item_ids, topics, strict=True))
-        members: dict[str, list[int]] = {}
-        for row, carried in enumerate(topics):
-            for topic in dict.fromkeys(carried):
-                members.setdefault(topic, []).append(row)
-        for topic, rows in members.items():
+        self._topics = dict(zip(item_ids, map(topic_sets.__getitem__, topic_set_of.tolist()), strict=True))
+        ends = np.cumsum(np.bincount(topic_set_of, minlength=len(topic_sets)))[:-1]
+        members = np.split(np.argsort(topic_set_of, kind="stable"), ends)
+        carriers: dict[str, list[npt.NDArray[np.int64]]] = {}
+        for topics, rows in zip(topic_sets, members, strict=True):
+            for topic in dict.fromkeys(topics):
+                carriers.setdefault(topic, []).append(rows)
+        for topic, parts in carriers.items():
+            rows = np.sort(np.concatenate(parts))
             self._blocks[topic] = Block(self.dimension)
-            self._blocks[topic].fill([item_ids[row] for row in rows], embeddings[rows], published_ms[rows])
+            self._blocks[topic].fill([item_ids[row] for row in rows.tolist()], embeddings[rows], published_ms[rows])
 
     def _moved(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(

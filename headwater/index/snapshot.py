@@ -14,13 +14,12 @@ from pydantic import BaseModel, ValidationError
 from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 MANIFEST = "manifest.json"
 ITEMS = "items.json"
 ARRAYS = "arrays.npz"
 GRAPH = "graph.bin"
-GRAPH_STATE = "graph.json"
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +46,17 @@ def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Map
     temporary = target.with_name(f".{target.name}")
     temporary.mkdir(parents=True)
     block = index.everything
-    items = {"item_ids": block.item_ids, "topics": [index.topics_of(item_id) for item_id in block.item_ids]}
+    topic_sets: dict[tuple[str, ...], int] = {}
+    topic_set_of = [topic_sets.setdefault(index.topics_of(each), len(topic_sets)) for each in block.item_ids]
+    items = {"item_ids": block.item_ids, "topic_sets": list(topic_sets)}
     (temporary / ITEMS).write_text(json.dumps(items), encoding="utf-8")
-    np.savez(temporary / ARRAYS, embeddings=block.embeddings(), published_ms=block.published_ms())
-    (temporary / GRAPH_STATE).write_text(json.dumps(index.graph.save(temporary / GRAPH)), encoding="utf-8")
+    np.savez(
+        temporary / ARRAYS,
+        embeddings=block.embeddings(),
+        published_ms=block.published_ms(),
+        topic_set_of=np.array(topic_set_of, dtype=np.int64),
+        labels=index.graph.save(temporary / GRAPH, block.item_ids),
+    )
     manifest = SnapshotManifest(
         version=version,
         dimension=index.dimension,
@@ -88,12 +94,11 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
         if digest(path / name) != expected:
             raise ValueError(f"{name} changed after it was written")
     items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
+    item_ids, topic_sets = items["item_ids"], list(map(tuple, items["topic_sets"]))
     index = ItemIndex(manifest.dimension)
     with np.load(path / ARRAYS) as arrays:
-        index.restore(
-            items["item_ids"], list(map(tuple, items["topics"])), arrays["published_ms"], arrays["embeddings"]
-        )
-    index.graph.load(path / GRAPH, json.loads((path / GRAPH_STATE).read_text(encoding="utf-8")))
+        index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], arrays["embeddings"])
+        index.graph.load(path / GRAPH, item_ids, arrays["labels"])
     return index, manifest.applied
 
 

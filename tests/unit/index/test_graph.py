@@ -79,9 +79,10 @@ def test_it_grows_and_keeps_shared_nodes_through_a_file(tmp_path: Path) -> None:
     many = np.stack([20 * (number < 2) * embedding(0) + embedding(number // 2) for number in range(5000)])
     graph.put([f"i{number}" for number in range(5000)], many)
     graph.remove("i0")
-    state = graph.save(tmp_path / "graph.bin")
+    kept = [f"i{number}" for number in range(1, 5000)]
+    labels = graph.save(tmp_path / "graph.bin", kept)
     loaded = Graph(D)
-    loaded.load(tmp_path / "graph.bin", state)
+    loaded.load(tmp_path / "graph.bin", kept, labels)
     assert (len(loaded), loaded.nodes) == (4999, 2500)
     loaded.remove("i1")
     loaded.put(["again"], many[:1])
