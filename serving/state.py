@@ -27,7 +27,7 @@ from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Retrieval
 from streams.follower import end_offsets, make_follower, make_responder, set_start
-from streams.hosting import running
+from streams.hosting import running, running_aside
 
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
@@ -114,8 +114,9 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
         settings, follower_id, followed.on_embeddings, followed.on_activity, followed.on_successions
     )
     await stack.enter_async_context(running(follower))
+    # Queries need no responder, and its group may still count a killed server among its members.
     responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher).apply)
-    await stack.enter_async_context(running(responder))
+    await stack.enter_async_context(running_aside(responder))
     for work in (
         _repeated(held.poll, POLL_S),
         _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),

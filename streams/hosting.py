@@ -1,6 +1,7 @@
 """Running a Faust app inside this process's event loop."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,12 +10,33 @@ from faust.contrib.asgi import faust_app_running
 
 STOP_TIMEOUT_S = 10.0
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
 async def running(app: faust.App) -> AsyncIterator[faust.App]:
     """Start the app on entry and stop it on exit; agents finish their batch."""
     async with faust_app_running(app, discover=False, stop_timeout=STOP_TIMEOUT_S):
         yield app
+
+
+@asynccontextmanager
+async def running_aside(app: faust.App) -> AsyncIterator[None]:
+    """Start the app on entry without waiting until it has joined its group, and stop it on exit."""
+
+    async def run() -> None:
+        try:
+            async with running(app):
+                await asyncio.Event().wait()
+        except Exception:
+            log.exception("%s ended", app.conf.id)
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def crashed(app: faust.App) -> BaseException:
