@@ -36,7 +36,7 @@ def make_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Limits)
     install_faults(app)
+    app.include_router(candidates.single)  # routes are tried in this order
     for module in (candidates, collector, inspection, generations, health, page):
         app.include_router(module.router)
-    app.include_router(candidates.single)
     return app

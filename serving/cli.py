@@ -31,7 +31,11 @@ def serve(host: str | None, port: int | None) -> None:
     ensure_topics(settings)
     listening = _listen(settings.serving_host, settings.serving_port)
     config = uvicorn.Config(
-        make_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_TIMEOUT_S
+        make_app(settings),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,
     )
     click.echo(f"serving on http://{settings.serving_host}:{listening.getsockname()[1]}", err=True)
     server = uvicorn.Server(config)
