@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SHORT = ("search", "trained_index", "queries", "ingest", "freshness", "swap", "overload", "speed")
+SHORT = ("search", "trained_index", "queries", "ingest", "freshness", "swap", "refresh", "overload", "speed")
 
 
 def main() -> int:

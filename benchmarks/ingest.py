@@ -1,7 +1,7 @@
-"""Ingest: a stream worker beside an empty Faust agent and a bare aiokafka loop: `python -m benchmarks.ingest`.
+"""Ingest: a stream worker beside two, an empty Faust agent and a bare aiokafka loop: `python -m benchmarks.ingest`.
 
-News clicks wait in Kafka, each in a record of its own or framed, then one process takes them in. The bare loop does the
-same fold and the same writes to Redis and Kafka without Faust; the empty agent counts records and does nothing.
+News clicks wait in Kafka, each in a record of its own or framed, then one process takes them in, or two. The bare loop does
+the same fold and the same writes to Redis and Kafka without Faust; the empty agent counts records and does nothing.
 """
 
 import asyncio
@@ -35,8 +35,10 @@ from streams.report import Report
 from streams.worker import now_ms
 from tests.system import environment
 
-EVENTS = 50_000
+EVENTS = 100_000
+ENOUGH = 0.95
 SHAPES = ("single", "framed")
+WORKERS = {"two-workers": 2}
 TELL_S = 0.1
 TIMEOUT_S = 300.0
 POLL_MS = 20
@@ -75,24 +77,28 @@ def main(runs: int, peer: str | None, stats_file: Path | None) -> None:
 def _rates(settings: Settings, data: News, shape: str, run: int) -> dict[str, float]:
     cases = {
         "headwater": ("headwater", "stream"),
+        "two-workers": ("headwater", "stream"),
         "bare": ("benchmarks.ingest", "--peer", "bare"),
         "empty-faust": ("benchmarks.ingest", "--peer", "empty-faust"),
     }
     if shape == "framed":
         del cases["empty-faust"]  # it would count frames
+        del cases["two-workers"]  # one would have fetched all frames before the other joins
     rates = {}
     for case, command in cases.items():
         own = settings.model_copy(update={"namespace": f"{shape}-{case}-{run}"})
         sent = _prepared(own, data, shape)
-        stats_file = own.state_dir / f"{own.namespace}.json"
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--stats-file", str(stats_file)], env=environment(own)
-        )
+        stats_files = [own.state_dir / f"{own.namespace}-{worker}.json" for worker in range(WORKERS.get(case, 1))]
+        processes = [
+            subprocess.Popen([sys.executable, "-m", *command, "--stats-file", str(path)], env=environment(own))
+            for path in stats_files
+        ]
         try:
-            rates[case] = _rate(stats_file, sent)
+            rates[case] = _rate(stats_files, sent)
         finally:
-            process.kill()
-            process.wait()
+            for process in processes:
+                process.kill()
+                process.wait()
     return rates
 
 
@@ -122,23 +128,26 @@ async def _commit(settings: Settings, writes: FeatureWrites) -> None:
     await store.close()
 
 
-def _rate(stats_file: Path, sent: int) -> float:
-    """Return events a second, from the first that is done to the last."""
+def _rate(stats_files: Sequence[Path], sent: int) -> float:
+    """Return events a second, from when all processes are at work to when nearly all is done."""
     begun: tuple[float, int] | None = None
     deadline = time.perf_counter() + TIMEOUT_S
     while time.perf_counter() < deadline:
         time.sleep(TELL_S / 4)
-        try:
-            report = json.loads(stats_file.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        done: int = report["applied"] + report["duplicates"] + report["dead_letters"]
-        at = time.perf_counter()
-        if begun is None and done:
-            begun = at, done
-        elif begun is not None and done >= sent:
-            return (done - begun[1]) / (at - begun[0])
-    raise RuntimeError(f"{stats_file}: {sent} events were not taken in")
+        done, at = [_done(path) for path in stats_files], time.perf_counter()
+        if begun is None and all(done):
+            begun = at, sum(done)
+        elif begun is not None and sum(done) >= ENOUGH * sent:
+            return (sum(done) - begun[1]) / (at - begun[0])
+    raise RuntimeError(f"{stats_files}: {sent} events were not taken in")
+
+
+def _done(stats_file: Path) -> int:
+    try:
+        report: dict[str, int] = json.loads(stats_file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+    return report["applied"] + report["duplicates"] + report["dead_letters"]
 
 
 async def _telling(report: Report, stats_file: Path) -> None:
