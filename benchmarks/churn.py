@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import record
-from benchmarks.items import DAY_MS, DIMENSION, NOW_MS, SLICE, TIE, resident_mb
+from benchmarks.items import DAY_MS, DIMENSION, NOW_MS, SLICE, TIE, plain_hnswlib, resident_mb
 from benchmarks.search import alone, library_of
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, item_index
@@ -157,9 +157,7 @@ class Hnswlib(System):
     """hnswlib, whose new items take the places of deleted ones."""
 
     def __init__(self, library: Any, count: int) -> None:
-        self._index = library.Index(space="ip", dim=DIMENSION)
-        self._index.init_index(count, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS, allow_replace_deleted=True)
-        self._index.set_num_threads(1)
+        self._index = plain_hnswlib(count, allow_replace_deleted=True)
         self._index.set_ef(MIN_EF)
 
     def insert(self, batch: Batch) -> None:

@@ -25,16 +25,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-import hnswlib
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from benchmarks.harness import RUNS, installed, load, news, query_paths, record
-from benchmarks.items import DIMENSION, make_items
+from benchmarks.harness import RUNS, installed, load, news, paced, query_paths, record, send_items
+from benchmarks.items import DIMENSION, make_items, plain_hnswlib
 from headwater.events import Engagement, Item
-from headwater.index.graph import EF_CONSTRUCTION, MIN_EF, NEIGHBOURS
+from headwater.index.graph import MIN_EF
 from headwater.names import ENGAGEMENTS, ITEMS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings
@@ -149,7 +148,7 @@ def main(runs: int, seconds: float) -> None:
         _stamp_on_append(settings)
         users, topics, probe = data.users(USERS), installation.topics(), Probe(settings, end_ms)
         measured = Measured(pool, settings.serving_url, query_paths(users, topics, K))
-        publish = partial(_publish, settings, topics[0], end_ms)
+        publish = partial(send_items, settings, topics[0], end_ms, ITEMS_PER_S)
         engage = partial(_engage, settings, users, known, end_ms)
 
         def engaged() -> float:
@@ -172,18 +171,6 @@ def _stamp_on_append(settings: Settings) -> None:
     admin.close()
 
 
-def _publish(settings: Settings, topic: str, at_ms: int, seconds: float) -> float:
-    with EngagementProducer(settings) as producer:
-        name = f"new-{time.time_ns()}"
-        return _paced(
-            ITEMS_PER_S,
-            seconds,
-            lambda number: producer.send_item(
-                {"item_id": f"{name}-{number}", "topics": [topic], "published_at": at_ms}
-            ),
-        )
-
-
 def _engage(settings: Settings, users: list[str], items: list[str], at_ms: int, seconds: float) -> float:
     name, random = f"other-{time.time_ns()}", Random(2)
     with EngagementProducer(settings) as producer:
@@ -193,18 +180,7 @@ def _engage(settings: Settings, users: list[str], items: list[str], at_ms: int, 
             event_id = f"{name}-{number}"
             producer.send(Engagement(event_id=event_id, user_id=who, item_id=what, occurred_at=at_ms))
 
-        return _paced(ENGAGEMENTS_PER_S, seconds, send)
-
-
-def _paced(per_s: int, seconds: float, send: Callable[[int], None]) -> float:
-    """Send for so long; return how many a second it were."""
-    started, sent = time.perf_counter(), 0
-    while (passed := time.perf_counter() - started) < seconds:
-        for number in range(sent, int(passed * per_s)):
-            send(number)
-        sent = int(passed * per_s)
-        time.sleep(0.005)
-    return sent / (time.perf_counter() - started)
+        return paced(ENGAGEMENTS_PER_S, seconds, send)
 
 
 def _quantiles(waits_ms: list[float]) -> Figures:
@@ -248,9 +224,7 @@ def _timed(embeddings: Embeddings, put: Put, search: Search) -> Figures:
 
 
 def _hnswlib() -> tuple[Put, Search]:
-    index = hnswlib.Index(space="ip", dim=DIMENSION)
-    index.init_index(FLOOR_ITEMS + FLOOR_SAMPLES, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
-    index.set_num_threads(1)
+    index = plain_hnswlib(FLOOR_ITEMS + FLOOR_SAMPLES)
     index.set_ef(MIN_EF)
     return (
         lambda first, rows: index.add_items(rows, np.arange(first, first + len(rows))),

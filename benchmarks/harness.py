@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -30,6 +30,7 @@ BEGIN_MS = 1_507_507_200_000
 """9 October 2017, from where the news are replayed."""
 RUNS = 5
 LISTENED_TOPICS = 20
+PAUSE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,30 @@ async def _load(url: str, paths: Sequence[str], connections: int, seconds: float
     await asyncio.gather(*(ask() for _ in range(connections)))
     found.seconds = time.perf_counter() - started
     return found
+
+
+def paced(per_s: int, seconds: float, send: Callable[[int], object]) -> float:
+    """Call `send` with 0, 1 … so often for so long; return how many calls a second it were."""
+    started, sent = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds:
+        for number in range(sent, int(passed * per_s)):
+            send(number)
+        sent = int(passed * per_s)
+        time.sleep(PAUSE_S)
+    return sent / (time.perf_counter() - started)
+
+
+def send_items(settings: Settings, topic: str, published_at: int, per_s: int, seconds: float) -> float:
+    """Send new items of a topic so often for so long; return how many a second it were."""
+    with EngagementProducer(settings) as producer:
+        name = f"new-{time.time_ns()}"
+        return paced(
+            per_s,
+            seconds,
+            lambda number: producer.send_item(
+                {"item_id": f"{name}-{number}", "topics": [topic], "published_at": published_at}
+            ),
+        )
 
 
 def cpu_seconds(process: Process) -> float:

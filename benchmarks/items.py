@@ -6,12 +6,15 @@ Embeddings are clustered, norms unequal; a third of the items share embeddings, 
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+import hnswlib
 import numpy as np
 import numpy.typing as npt
 
 from headwater.features import STREAMING
 from headwater.index import ItemIndex
+from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
 from headwater.item_embedding import ItemEmbedding
 
 DIMENSION = 64
@@ -47,6 +50,14 @@ def built(items: list[ItemEmbedding]) -> tuple[ItemIndex, float]:
     for start in range(0, len(items), SLICE):
         index.upsert(items[start : start + SLICE])
     return index, len(items) / (time.perf_counter() - started)
+
+
+def plain_hnswlib(capacity: int, dimension: int = DIMENSION, **options: bool) -> Any:
+    """Return an empty index of hnswlib's own, as the graph has them, for one thread."""
+    index = hnswlib.Index(space="ip", dim=dimension)
+    index.init_index(capacity, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS, **options)
+    index.set_num_threads(1)
+    return index
 
 
 def resident_mb() -> float:

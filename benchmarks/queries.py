@@ -8,8 +8,9 @@ time in one process.
 import asyncio
 import json
 import statistics
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import click
@@ -26,6 +27,7 @@ from benchmarks.harness import (
     news,
     query_paths,
     record,
+    send_items,
 )
 from headwater.bundle import Bundle
 from headwater.covisit_features import COVISITS
@@ -33,7 +35,6 @@ from headwater.features import Query, encode_queries
 from headwater.fold import EMPTY
 from headwater.index import ItemIndex
 from headwater.index.snapshot import read_newest_snapshot
-from headwater.producer import EngagementProducer
 from headwater.stores import RedisFeatureStore
 from serving.state import instance_name
 from tests.services import poll
@@ -96,25 +97,10 @@ def _saturated(installation: Installation, paths: list[str]) -> dict[str, float]
 
 
 def _with_inserts(installation: Installation, paths: list[str], per_s: float, topic: str) -> dict[str, float]:
-    stop = threading.Event()
-
-    def insert() -> None:
-        with EngagementProducer(installation.settings) as producer:
-            started, sent = time.perf_counter(), 0
-            while not stop.is_set():
-                while sent < (time.perf_counter() - started) * ITEMS_PER_S:
-                    item = {"item_id": f"new-{started}-{sent}", "topics": [topic], "published_at": BEGIN_MS}
-                    producer.send_item(item)
-                    sent += 1
-                time.sleep(0.01)
-
-    inserting = threading.Thread(target=insert)
-    inserting.start()
-    try:
+    sending = partial(send_items, installation.settings, topic, BEGIN_MS, ITEMS_PER_S, SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sending)
         found = load(installation.settings.serving_url, paths, CONNECTIONS, SECONDS, per_s)
-    finally:
-        stop.set()
-        inserting.join()
     return {"queries_per_s": found.per_s, **_latencies(found)}
 
 

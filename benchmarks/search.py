@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import record
-from benchmarks.items import DIMENSION, NOW_MS, TIE, K, built, make_items, resident_mb
+from benchmarks.items import DIMENSION, NOW_MS, TIE, K, built, make_items, plain_hnswlib, resident_mb
 from headwater.index import ItemIndex, Relevance, item_index
 from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
 from headwater.item_embedding import ItemEmbedding
@@ -90,9 +90,7 @@ def _headwater(index: ItemIndex) -> Engine:
 
 
 def _hnswlib(library: Any, corpus: Corpus) -> Engine:
-    index = library.Index(space="ip", dim=DIMENSION)
-    index.init_index(len(corpus.items), ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
-    index.set_num_threads(1)
+    index = plain_hnswlib(len(corpus.items))
     index.add_items(corpus.embeddings)
 
     def search(query: Floats, ef: int = EFS[0], k: int = K, keep: Callable[[int], bool] | None = None) -> Answer:

@@ -210,8 +210,8 @@ without Faust, is the limit. Next: more workers.""",
 The client that floods and the server it floods share two cores: what is answered falls as refusals take their part
 of the server's core. Next: refuse before the request is parsed.""",
     "freshness": """\
-A new item passes two Kafka topics and two Faust agents, and each agent waits 10 ms for others to come along. The rest is
-the wait for a core: queries, Kafka, Redis, both workers and the clients want all of both, and single queries over HTTP
+A new item passes two Kafka topics and two Faust agents, and each fetch waits up to 20 ms for others to come along. The rest
+is the wait for a core: queries, Kafka, Redis, both workers and the clients want all of both, and single queries over HTTP
 most of the server's.""",
     "search": """\
 Inside a topic exact search over the topic's own matrix finds everything at every width, where filtered graphs lose

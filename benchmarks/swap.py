@@ -14,15 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
-import hnswlib
 import httpx
 import numpy as np
 
 from benchmarks.harness import RUNS, Installation, Load, installed, load, news, query_paths, record
+from benchmarks.items import plain_hnswlib
 from headwater.bundle import Bundle, publish_bundle, read_manifest
 from headwater.events import Item
 from headwater.features import encode_items
-from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
 from headwater.rotation import Rotation
 from headwater.settings import Settings
 from tests.services import poll
@@ -47,11 +46,11 @@ def main(runs: int) -> None:
     with installed() as installation:
         installation.stream_in(data, end_ms)
         first: str = installation.train()["version"]
+        bundle = Bundle.load(installation.settings.model_dir / first)
         installation.server.wait_ready()
         paths = query_paths(data.users(USERS), installation.topics(), K)
         load(installation.settings.serving_url, paths, CONNECTIONS, WARM_S)
         found = [_swapped(installation, paths, _copied(installation.settings, first, run)) for run in range(runs)]
-        bundle = Bundle.load(installation.settings.model_dir / first)
     figures |= {name: round(statistics.median(run[name] for run in found), 2) for name in found[0]}
     figures["failed"] = sum(run["failed"] for run in found)
     figures["p99_over_before"] = round(statistics.median(run["p99_ms"] / run["p99_ms_before"] for run in found), 2)
@@ -131,9 +130,7 @@ def _rotate(settings: Settings, version: str) -> Figures:
 
 def _hnswlib(bundle: Bundle, items: list[Item]) -> float:
     embeddings = bundle.item_tower.embed(encode_items(items, bundle.vocabulary))
-    index = hnswlib.Index(space="ip", dim=embeddings.shape[1])
-    index.init_index(len(embeddings), ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
-    index.set_num_threads(1)
+    index = plain_hnswlib(len(embeddings), embeddings.shape[1])
     started = time.perf_counter()
     index.add_items(embeddings, np.arange(len(embeddings)))
     return len(embeddings) / (time.perf_counter() - started)

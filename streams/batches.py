@@ -13,8 +13,6 @@ from streams.publisher import PublishFailed
 from streams.record import Record
 
 MAX_BATCH = 512
-MAX_WAITING = 16
-LINGER_S = 0.01
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 RETRIED = (RedisError, PublishFailed, SyncKafkaError, OSError)
@@ -36,28 +34,51 @@ async def in_batches(stream: Any, apply: Apply) -> None:
     """Apply the records of a stream's messages, as many at once as wait; acknowledge each message after its last record.
 
     A crash in between repeats them. While Redis or Kafka is away the batch is tried again, and the
-    partitions behind it wait.
+    partitions behind it wait. What comes while a batch is applied makes the next one.
     """
-    waiting: asyncio.Queue[Any] = asyncio.Queue(MAX_WAITING)
+    waiting = Waiting()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_read(stream, waiting))
+        tasks.create_task(waiting.read(stream))
         while True:
-            events = [await waiting.get()]
-            records = _records(events[0])
-            if len(records) < MAX_BATCH:
-                await asyncio.sleep(LINGER_S)
-            while len(records) < MAX_BATCH and not waiting.empty():
-                events.append(waiting.get_nowait())
-                records += _records(events[-1])
+            await waiting.some.wait()
+            events = waiting.take()
+            records = [record for event in events for record in _records(event)]
             for start in range(0, len(records), MAX_BATCH):
                 await persistently(apply, records[start : start + MAX_BATCH])
             for event in events:
                 event.ack()
 
 
-async def _read(stream: Any, waiting: asyncio.Queue[Any]) -> None:
-    async for event in stream.noack().events():
-        await waiting.put(event)
+class Waiting:
+    """Messages that were read ahead: those of `MAX_BATCH` records, and the one that exceeds them.
+
+    Attributes:
+        some: There are any.
+        room: More may be read.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[Any] = []
+        self._records = 0
+        self.some, self.room = asyncio.Event(), asyncio.Event()
+        self.room.set()
+
+    async def read(self, stream: Any) -> None:
+        """Read a stream ahead."""
+        async for event in stream.noack().events():
+            self._events.append(event)
+            self._records += len(event.value)
+            self.some.set()
+            if self._records >= MAX_BATCH:
+                self.room.clear()
+            await self.room.wait()
+
+    def take(self) -> list[Any]:
+        """Return all there are, and make room."""
+        events, self._events, self._records = self._events, [], 0
+        self.some.clear()
+        self.room.set()
+        return events
 
 
 def _records(event: Any) -> list[Record]:
