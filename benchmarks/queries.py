@@ -10,7 +10,6 @@ import json
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import click
@@ -97,10 +96,10 @@ def _saturated(installation: Installation, paths: list[str]) -> dict[str, float]
 
 
 def _with_inserts(installation: Installation, paths: list[str], per_s: float, topic: str) -> dict[str, float]:
-    sending = partial(send_items, installation.settings, topic, BEGIN_MS, ITEMS_PER_S, SECONDS)
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(sending)
+        sending = pool.submit(send_items, installation.settings, topic, BEGIN_MS, ITEMS_PER_S, SECONDS)
         found = load(installation.settings.serving_url, paths, CONNECTIONS, SECONDS, per_s)
+        sending.result()
     return {"queries_per_s": found.per_s, **_latencies(found)}
 
 
