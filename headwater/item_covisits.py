@@ -1,17 +1,21 @@
 """Co-visitation of items by id, as a server follows it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisit_features import DEPTH, CovisitFeatures
+from headwater.covisit_features import DEPTH
 from headwater.covisits import Covisits
-from headwater.index.added_scores import AddedScores
+from headwater.index.added_scores import AddedRows
+from headwater.index.block import Block
 from headwater.index.item_numbers import ItemNumbers
 from headwater.successions import Succession
 
 AT_ONCE = 64
+PLACED = 20_000
+"""Items of a block for each user up to which it pays to number all of them."""
 
 
 class ItemCovisits:
@@ -39,7 +43,9 @@ class ItemCovisits:
         if fresh:
             self._counted[partition] = fresh[-1].offset
 
-    def scores(self, histories: Sequence[Sequence[str]], weights: npt.NDArray[np.float32], now_ms: int) -> AddedScores:
+    def scores(
+        self, histories: Sequence[Sequence[str]], weights: npt.NDArray[np.float32], now_ms: int
+    ) -> "CovisitScores":
         """Return what co-visitation adds to the scores of single items.
 
         Args:
@@ -47,21 +53,18 @@ class ItemCovisits:
             weights: (B, COVISITS) from the user tower.
             now_ms: Epoch ms.
         """
-        found = self._found(histories, now_ms)
-        scores = np.einsum("ec,ec->e", found.values, weights[found.owners])
-        return AddedScores(found.owners, found.items, scores, self._names)
+        return CovisitScores(self._covisits, self._names, self._numbers(histories), weights, now_ms)
 
     def features(self, history: Sequence[str], now_ms: int) -> dict[str, npt.NDArray[np.float32]]:
         """Return one user's features, item id to (COVISITS,); `history` newest first."""
-        found = self._found([history], now_ms)
+        found = self._covisits.features(self._numbers([history]), np.array([now_ms]))
         return {
             self._names.item_ids[number]: values
             for number, values in zip(found.items.tolist(), found.values, strict=True)
         }
 
-    def _found(self, histories: Sequence[Sequence[str]], now_ms: int) -> CovisitFeatures:
-        known = [[self._names.get(item_id) for item_id in history[:DEPTH]] for history in histories]
-        return self._covisits.features(_padded(known), np.full(len(known), now_ms, dtype=np.int64))
+    def _numbers(self, histories: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
+        return _padded([list(map(self._names.get, history[:DEPTH])) for history in histories])
 
     def forget(self, before_ms: int) -> None:
         """Drop items that nothing succeeded since a time, and their numbers, once they are the larger half."""
@@ -70,6 +73,36 @@ class ItemCovisits:
             return
         self._covisits, kept = self._covisits.renumbered(active)
         self._names.keep(kept)
+
+
+class CovisitScores(NamedTuple):
+    """What co-visitation adds for B users; features are looked up for the items that are searched alone.
+
+    Attributes:
+        histories: (B, DEPTH) item numbers in `names`, newest first, 0 where there are none.
+        weights: (B, COVISITS).
+    """
+
+    covisits: Covisits
+    names: ItemNumbers
+    histories: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    now_ms: int
+
+    def of(self, rows: Sequence[int] | slice) -> "CovisitScores":
+        return self._replace(histories=self.histories[rows], weights=self.weights[rows])
+
+    def within(self, block: Block) -> AddedRows:
+        now_ms = np.full(len(self.histories), self.now_ms, dtype=np.int64)
+        if len(block) <= PLACED * len(self.histories):
+            with self.names.placed(block.numbers(self.names)) as places:
+                owners, rows, values = self.covisits.features(self.histories, now_ms, places)
+        else:
+            owners, items, values = self.covisits.features(self.histories, now_ms)
+            rows = np.array([block.rows.get(self.names.item_ids[item], -1) for item in items.tolist()], dtype=np.int64)
+            kept = rows >= 0
+            owners, rows, values = owners[kept], rows[kept], values[kept]
+        return AddedRows(owners, rows, np.einsum("ec,ec->e", values, self.weights[owners]))
 
 
 def _padded(histories: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:

@@ -133,7 +133,7 @@ class Retrieval:
                 topic,
                 now_ms,
                 relevance=filters.relevance,
-                added=added if len(alike) == 1 else added.of(places),
+                added=added.of(places),
                 exclude=[_excluded(records[place], delivered[place], filters) for place in places],
                 max_age_ms=filters.max_age_ms,
                 min_relevance=filters.min_relevance,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from headwater.activity import HALF_LIVES_MS, ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
-from headwater.index.added_scores import NOTHING, AddedRows, AddedScores
+from headwater.index.added_scores import AddedScores
 from headwater.index.block import Block
 from headwater.index.graph import Graph
 from headwater.index.top import NEVER, top
@@ -179,7 +179,7 @@ class ItemIndex:
         *,
         relevance: Relevance = Relevance.TOPIC,
         exclude: Sequence[Collection[str]] | None = None,
-        added: AddedScores = NOTHING,
+        added: AddedScores | None = None,
         max_age_ms: int | None = None,
         min_relevance: float = 0.5,
     ) -> list[Candidates]:
@@ -207,13 +207,12 @@ class ItemIndex:
         excluded = exclude if exclude is not None else [()] * len(embeddings)
         block = self._block(topic, relevance)
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
-        rows = added.within(block)
         if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
             return [
-                self._search_graph(embedding, k, now_ms, out, rows.of(place, place + 1))
+                self._search_graph(embedding, k, now_ms, out, added.of([place]) if added else None)
                 for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
             ]
-        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, rows))
+        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, added))
 
     def _block(self, topic: str | None, relevance: Relevance) -> Block:
         if topic is None or relevance is Relevance.OFF:
@@ -252,17 +251,21 @@ class ItemIndex:
         return cosine
 
     def _search_graph(
-        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedRows
+        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedScores | None
     ) -> Candidates:
         wanted = GRAPH_OVERFETCH * (k + len(excluded))
         block = self.everything
         near = [block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)]
-        active = block.active_rows(now_ms - ACTIVE_MS)
-        chosen = np.unique(np.concatenate((np.array(near, dtype=np.int64), active, added.rows)))
+        parts = [np.array(near, dtype=np.int64), block.active_rows(now_ms - ACTIVE_MS)]
+        more = added.within(block) if added else None
+        if more:
+            parts.append(more.rows)
+        chosen = np.unique(np.concatenate(parts))
         if len(chosen) < min(k + len(excluded), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
         scores = block.matrix(now_ms)[chosen] @ embedding
-        scores[np.searchsorted(chosen, added.rows)] += added.scores
+        if more:
+            scores[np.searchsorted(chosen, more.rows)] += more.scores
         scores[np.isin(chosen, _rows_of(block, excluded))] = NEVER
         places, best, counts = top(scores[None, :], k)
         return _candidates(block, chosen[places[0, : counts[0]]], best[0, : counts[0]])
@@ -275,17 +278,19 @@ def _search_block(
     now_ms: int,
     eligible: npt.NDArray[np.bool_] | None,
     excluded: Sequence[Collection[str]],
-    added: AddedRows,
+    added: AddedScores | None,
 ) -> Iterator[Candidates]:
     matrix = block.matrix(now_ms)  # (N, D + S)
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
-        scores = embeddings[start : start + step] @ matrix.T  # (b, N)
-        more = added.of(start, start + len(scores))
-        scores[more.owners, more.rows] += more.scores
+        part = slice(start, start + step)
+        scores = embeddings[part] @ matrix.T  # (b, N)
+        if added:
+            more = added.of(part).within(block)
+            scores[more.owners, more.rows] += more.scores
         if eligible is not None:
             scores[:, ~eligible] = NEVER
-        for row_scores, out in zip(scores, excluded[start : start + step], strict=True):
+        for row_scores, out in zip(scores, excluded[part], strict=True):
             row_scores[_rows_of(block, out)] = NEVER
         for rows, best, count in zip(*top(scores, k), strict=True):
             yield _candidates(block, rows[:count], best[:count])

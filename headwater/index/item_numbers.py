@@ -1,5 +1,8 @@
 """Numbers for items, so that what is known of many items at once can be kept in arrays."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,15 +35,15 @@ class ItemNumbers:
         """Return an item's number, 0 for one that has none."""
         return self._numbers.get(item_id, 0)
 
-    def places(self, numbers: Ints, among: Ints) -> Ints:
-        """Return the place of each of `numbers` (E,) in `among` (N,), -1 where it is not there; 0 is nowhere."""
+    @contextmanager
+    def placed(self, among: Ints) -> Iterator[Ints]:
+        """Hold each number's place in `among` (N,), -1 where it is not there; 0 is nowhere."""
         if len(self._places) < len(self.item_ids):
             self._places = np.full(2 * len(self.item_ids), -1, dtype=np.int64)
         self._places[among] = np.arange(len(among))
         self._places[0] = -1
-        found: Ints = self._places[numbers]
+        yield self._places
         self._places[among] = -1
-        return found
 
     def keep(self, numbers: Ints) -> None:
         """Drop all other items; the n-th of `numbers` is now n + 1."""

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater import item_covisits
+from headwater.activity import WINDOWS, ItemActivity
 from headwater.covisit_features import COVISITS, DEPTH, HALF_LIVES_MS, HELD, SUCCESSORS
 from headwater.covisits import Covisits
 from headwater.events import Engagement
 from headwater.fold import EMPTY, fold
+from headwater.index.block import Block
 from headwater.item_covisits import ItemCovisits
 from headwater.successions import Succession, decode_successions, encode_successions, succession
 
@@ -140,16 +143,44 @@ def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
     covisits.engage(1, told[:1])
     weights = np.zeros((2, COVISITS), dtype=np.float32)
     weights[:, 0] = 2.0
-    added = covisits.scores([["a"], []], weights, T0)
+    block = Block(1)
+    for item_id in ("c", "b"):
+        block.put(item_id, np.zeros(1, dtype=np.float32), T0, ItemActivity())
+    added = covisits.scores([["a"], []], weights, T0).within(block)
     assert added.owners.tolist() == [0]
-    assert [added.names.item_ids[item] for item in added.items] == ["b"]
+    assert added.rows.tolist() == [block.rows["b"]]
     assert added.scores == pytest.approx([2 * np.log1p(4.0)])
     covisits.engage(0, [Succession(10 + number, T0 - 5, "b", (f"old{number}",)) for number in range(4)])
     covisits.forget(T0)
     assert len(covisits) == 1
-    assert covisits.scores([["a"]], weights[:1], T0).scores == pytest.approx(added.scores)
+    assert covisits.scores([["a"]], weights[:1], T0).within(block).scores == pytest.approx(added.scores)
     covisits.forget(T0)
     assert len(covisits) == 1, "nothing to forget"
     covisits.forget(T0 + 1)
     assert len(covisits) == 0
-    assert covisits.scores([["a"]], weights[:1], T0).items.tolist() == []
+    assert covisits.scores([["a"]], weights[:1], T0).within(block).rows.tolist() == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "delete", "engage", "forget"]), st.integers(0, 12)), max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_scores_find_their_rows_whatever_came_before(operations: list[tuple[str, int]]) -> None:
+    block, covisits = Block(1), ItemCovisits()
+    for at, (operation, number) in enumerate(operations):
+        item_id = f"i{number}"
+        if operation == "put":
+            block.put(item_id, np.ones(1, dtype=np.float32), T0, ItemActivity())
+        elif operation == "delete" and item_id in block:
+            block.remove(item_id)
+        elif operation == "engage":
+            covisits.engage(0, [Succession(at, T0 + at, item_id, (f"from {number}",))])
+            if item_id in block:
+                block.set_activity(item_id, ItemActivity((1.0,) * WINDOWS, T0, 1, 1))
+        elif operation == "forget":
+            covisits.forget(T0 + at - 10)
+        for source in (f"from {number}" for number in range(13)):
+            expected = {block.rows[item_id] for item_id in covisits.features([source], T0 + at) if item_id in block}
+            scores = covisits.scores([[source]], np.ones((1, COVISITS), dtype=np.float32), T0 + at)
+            assert set(scores.within(block).rows.tolist()) == expected
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(item_covisits, "PLACED", 0)
+                assert set(scores.within(block).rows.tolist()) == expected

@@ -1,5 +1,8 @@
 """The index: exactness, the fill guarantee, updates and deletes."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +12,8 @@ from headwater.activity import ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, Relevance, item_index
-from headwater.index.added_scores import AddedScores
-from headwater.index.item_numbers import ItemNumbers
+from headwater.index.added_scores import AddedRows
+from headwater.index.block import Block
 from headwater.item_embedding import ItemEmbedding
 
 D = 6
@@ -133,6 +136,25 @@ def test_unusual_items() -> None:
     assert index.search(query()[:0], 5, None, NOW_MS) == []
 
 
+class Added(NamedTuple):
+    """Added scores by item id, one dictionary a row."""
+
+    scores: list[dict[str, float]]
+
+    def of(self, rows: Sequence[int] | slice) -> "Added":
+        return Added(self.scores[rows] if isinstance(rows, slice) else [self.scores[row] for row in rows])
+
+    def within(self, block: Block) -> AddedRows:
+        found = [
+            (owner, block.rows[item_id], score)
+            for owner, row in enumerate(self.scores)
+            for item_id, score in row.items()
+            if item_id in block
+        ]
+        owners, rows, scores = np.array(found).reshape(-1, 3).T
+        return AddedRows(owners.astype(np.int64), rows.astype(np.int64), scores.astype(np.float32))
+
+
 @pytest.mark.parametrize("exact_limit", [1000, 10])
 def test_added_scores_lift_single_items(exact_limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_index, "EXACT_LIMIT", exact_limit)
@@ -140,37 +162,11 @@ def test_added_scores_lift_single_items(exact_limit: int, monkeypatch: pytest.Mo
     users = np.vstack((query(0), query(1)))
     plain = index.search(users, 300, None, NOW_MS)
     last = plain[1].item_ids[-1]
-    names = ItemNumbers()
-    numbers = np.array([names.number(last), names.number("nowhere")])
-    added = AddedScores(np.array([1, 1]), numbers, np.array([100.0, 5.0], dtype=np.float32), names)
-    lifted = index.search(users, 5, None, NOW_MS, added=added)
+    lifted = index.search(users, 5, None, NOW_MS, added=Added([{}, {last: 100.0, "nowhere": 5.0}]))
     assert lifted[0].item_ids == plain[0].item_ids[:5]
     assert lifted[0].scores == pytest.approx(plain[0].scores[:5])
     assert lifted[1].item_ids == [last, *plain[1].item_ids[:4]]
     assert lifted[1].scores[0] == pytest.approx(plain[1].scores[-1] + 100.0, rel=1e-5)
-
-
-@given(st.lists(st.tuples(st.sampled_from(["put", "delete", "engage", "forget"]), st.integers(0, 12)), max_size=60))
-@settings(max_examples=50, deadline=None)
-def test_added_scores_find_their_rows_whatever_came_before(operations: list[tuple[str, int]]) -> None:
-    index, names = ItemIndex(D), ItemNumbers()
-    for operation, number in operations:
-        item_id = f"i{number}"
-        if operation == "put":
-            index.upsert([item(number)])
-        elif operation == "delete":
-            index.delete([item_id])
-        elif operation == "engage":
-            names.number(item_id)
-            index.set_activity(item_id, ItemActivity((1.0,) * 5, NOW_MS, 1, 1))
-        else:
-            names.keep(np.flatnonzero(np.arange(len(names.item_ids)) % 2))
-        every = np.arange(1, len(names.item_ids))
-        added = AddedScores(np.zeros_like(every), every, every.astype(np.float32), names)
-        block = index.everything
-        expected = {block.rows[item_id]: place for place, item_id in enumerate(names.item_ids) if item_id in block.rows}
-        found = added.within(block)
-        assert dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True)) == expected
 
 
 @given(operations=st.lists(st.tuples(st.sampled_from(["put", "delete"]), st.integers(0, 9), st.integers(0, 99))))
