@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from headwater import __version__
 from headwater.settings import Settings
@@ -14,7 +15,7 @@ from serving.routes import candidates, collector, generations, health, inspectio
 from serving.state import running_state
 
 
-def make_app(settings: Settings) -> FastAPI:
+def make_app(settings: Settings) -> ASGIApp:
     """Return the server's application; its lifespan follows Kafka in the same event loop.
 
     Args:
@@ -34,9 +35,7 @@ def make_app(settings: Settings) -> FastAPI:
         description="Which items of a topic should a user be notified about, now?",
         lifespan=lifespan,
     )
-    app.add_middleware(Limits)
     install_faults(app)
-    app.include_router(candidates.single)  # routes are tried in this order
     for module in (candidates, collector, inspection, generations, health, page):
         app.include_router(module.router)
-    return app
+    return Limits(candidates.SingleQueries(app, app.state), app.state)

@@ -42,30 +42,29 @@ def fault(status: int, code: str, message: str, **more: Any) -> Response:
 def install_faults(app: FastAPI) -> None:
     """Map every exception to its response."""
 
-    @app.exception_handler(HeadwaterError)
-    async def known(request: Request, error: HeadwaterError) -> Response:
-        more = {"near": error.near} if isinstance(error, UnknownTopic) else {}
-        for kind, status, code in STATUS:
-            if isinstance(error, kind):
-                return fault(status, code, str(error), **more)
-        return fault(500, "internal", str(error))
+    async def respond(request: Request, error: Exception) -> Response:
+        return fault_of(error)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        problems = [{"at": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
-        first = problems[0]
-        return fault(422, "invalid", f"{first['at']}: {first['problem']}", problems=problems[:20])
+    for kind in (HeadwaterError, RequestValidationError, HTTPException, RedisError, Exception):
+        app.add_exception_handler(kind, respond)
 
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        return fault(error.status_code, HTTP_CODES.get(error.status_code, "http"), str(error.detail))
 
-    @app.exception_handler(RedisError)
-    async def redis_away(request: Request, error: RedisError) -> Response:
-        log.warning("Redis: %s", error)
-        return fault(503, "unavailable", "the feature store is away; try again")
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        log.error("unforeseen fault on %s", request.url.path, exc_info=error)
-        return fault(500, "internal", "an unforeseen fault; the server's log has it")
+def fault_of(error: Exception) -> Response:
+    """Return the response to an exception."""
+    match error:
+        case HeadwaterError():
+            status, code = next((known[1:] for known in STATUS if isinstance(error, known[0])), (500, "internal"))
+            more = {"near": error.near} if isinstance(error, UnknownTopic) else {}
+            return fault(status, code, str(error), **more)
+        case RequestValidationError():
+            problems = [{"at": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
+            first = problems[0]
+            return fault(422, "invalid", f"{first['at']}: {first['problem']}", problems=problems[:20])
+        case HTTPException():
+            return fault(error.status_code, HTTP_CODES.get(error.status_code, "http"), str(error.detail))
+        case RedisError():
+            log.warning("Redis: %s", error)
+            return fault(503, "unavailable", "the feature store is away; try again")
+        case _:
+            log.error("unforeseen fault", exc_info=error)
+            return fault(500, "internal", "an unforeseen fault; the server's log has it")

@@ -2,6 +2,7 @@
 
 import time
 
+from starlette.datastructures import State as AppState
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,10 +16,16 @@ MAX_BULK_BYTES = 16 * MAX_BODY_BYTES
 
 
 class Limits:
-    """ASGI middleware: 503 with Retry-After beyond the queries in flight, 413 beyond the body size."""
+    """ASGI middleware: 503 with Retry-After beyond the queries in flight, 413 beyond the body size.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: What it protects.
+        shared: Has the server's `State` as its `headwater`.
+    """
+
+    def __init__(self, app: ASGIApp, shared: AppState) -> None:
         self._app = app
+        self._shared = shared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,7 +41,7 @@ class Limits:
             await self._app(scope, _limited(receive, most), send)
 
     async def _query(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state: State = scope["app"].state.headwater
+        state: State = self._shared.headwater
         if state.in_flight >= state.settings.serving_max_concurrency:
             state.metrics.refused.inc()
             await fault(503, "overloaded", "too many queries at once; try again in a second")(scope, receive, send)

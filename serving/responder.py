@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from headwater.errors import InvalidEvent, NoLiveGeneration, UnknownTopic
 from headwater.events import CandidateRequest
 from headwater.names import CANDIDATES
@@ -56,7 +54,7 @@ class Responder:
             Outgoing(
                 CANDIDATES,
                 answer.user_id.encode(),
-                orjson.dumps({**answer.document(), "request_id": request.request_id}),
+                answer.to_json(request_id=request.request_id),
             )
             for answer in answers
         ]

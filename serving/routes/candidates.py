@@ -1,29 +1,36 @@
 """Candidates: for one user, or for many users and topics at once."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from redis import RedisError
+from starlette.datastructures import State as AppState
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headwater.errors import HeadwaterError
 from headwater.events import Identifier, UserCandidates
 from headwater.index import Relevance
+from serving.faults import fault_of
 from serving.held import Pair
 from serving.retrieval import Filters, TopicQuery, require_topic
-from serving.routes.access import HeadwaterState, json_response
+from serving.routes.access import HeadwaterState
 from serving.state import State
 
 MAX_K = 1000
 MAX_USERS = 100_000
 MAX_EXCLUDED = 1000
 USERS_AT_ONCE = 256
+
+SINGLE = re.compile(r"/v1/topics/(.+)/candidates", re.DOTALL)
+TOPIC: TypeAdapter[str] = TypeAdapter(Identifier)
 
 router = APIRouter(tags=["candidates"])
 K = Annotated[int, Field(ge=1, le=MAX_K)]
@@ -72,29 +79,45 @@ class BulkRequest(FilterParameters):
     topics: Annotated[list[Identifier], Field(min_length=1, max_length=100)]
 
 
-class ReadByItself(APIRoute):
-    """A route that reads topic and query parameters itself: what FastAPI does for them in general costs more than a query."""
+class SingleQueries:
+    """ASGI middleware: takes single queries to `topic_candidates`, since FastAPI's way there takes as long as the answer.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        async def handler(request: Request) -> Response:
-            values: dict[str, Any] = dict(request.query_params)
-            if "exclude" in values:
-                values["exclude"] = request.query_params.getlist("exclude")
-            try:
-                topic = TOPIC.validate_python(request.path_params["topic"])
-                parameters = QueryParameters.model_validate(values)
-            except ValidationError as error:
-                raise RequestValidationError(error.errors(include_url=False)) from None
-            return await topic_candidates(request.app.state.headwater, topic, parameters)
+    Args:
+        app: Answers everything else, and describes single queries, too.
+        shared: Has the server's `State` as its `headwater`.
+    """
 
-        return handler
+    def __init__(self, app: ASGIApp, shared: AppState) -> None:
+        self._app = app
+        self._shared = shared
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = SINGLE.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if asked is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            topic, parameters = _read(asked[1], scope["query_string"].decode("latin-1"))
+            response = await topic_candidates(self._shared.headwater, topic, parameters)
+        except Exception as error:
+            response = fault_of(error)
+        await response(scope, receive, send)
 
 
-TOPIC: TypeAdapter[str] = TypeAdapter(Identifier)
-single = APIRouter(tags=["candidates"], route_class=ReadByItself)
+def _read(topic: str, query: str) -> tuple[str, QueryParameters]:
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "exclude":
+            values.setdefault(name, []).append(value)
+        else:
+            values[name] = value
+    try:
+        return TOPIC.validate_python(topic), QueryParameters.model_validate(values)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
 
 
-@single.get("/v1/topics/{topic:path}/candidates", response_model=UserCandidates)
+@router.get("/v1/topics/{topic:path}/candidates", response_model=UserCandidates)
 async def topic_candidates(
     state: HeadwaterState, topic: Identifier, parameters: Annotated[QueryParameters, Query()]
 ) -> Response:
@@ -102,7 +125,7 @@ async def topic_candidates(
     filters = parameters.filters(state.settings.max_item_age_s)
     with _counted(state, 1):
         answer = await state.batcher.answer(TopicQuery(parameters.user_id, topic, parameters.k, filters))
-    return json_response(answer.document())
+    return Response(answer.to_json(), media_type="application/json")
 
 
 @router.post("/v1/candidates", response_class=StreamingResponse)
@@ -125,7 +148,7 @@ async def _lines(state: State, request: BulkRequest, pair: Pair) -> AsyncIterato
                 queries = [TopicQuery(user_id, topic, request.k, filters) for user_id in users]
                 with _counted(state, len(queries)):
                     answers = await state.retrieval.answers(queries, pair)
-                yield b"".join(orjson.dumps(answer.document()) + b"\n" for answer in answers)
+                yield b"".join(answer.to_json() + b"\n" for answer in answers)
     except (HeadwaterError, RedisError) as error:
         yield orjson.dumps({"error": "incomplete", "message": str(error)}) + b"\n"
 

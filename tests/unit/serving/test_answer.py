@@ -1,0 +1,23 @@
+"""An answer in JSON holds what the answer holds, whatever the ids."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.events import UserCandidates
+from headwater.index import Candidates
+from serving.retrieval import Answer
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9) | st.text('",\\{}:', min_size=1)
+
+
+@given(st.lists(st.tuples(ids, st.floats(-99, 99, width=32)), max_size=8), ids)
+def test_json_says_it_all(found: list[tuple[str, float]], user_id: str) -> None:
+    item_ids = [item_id for item_id, _ in found]
+    candidates = Candidates(item_ids, np.array([score for _, score in found], dtype=np.float32))
+    answer = Answer(user_id, "t", candidates, "v1", None, 12, cold_start=True)
+    read = UserCandidates.model_validate_json(answer.to_json(request_id="r"))
+    assert (read.user_id, read.topic, read.bundle_version, read.freshness_ms) == (user_id, "t", "v1", 12)
+    assert [each.item_id for each in read.candidates] == item_ids
+    assert [each.score for each in read.candidates] == pytest.approx([score for _, score in found], abs=2e-5)
