@@ -7,7 +7,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -120,6 +120,32 @@ def installed(**changes: object) -> Iterator[Installation]:
         stream = Process(settings, "stream", "--stats-file", str(stats_file(settings)))
         with stream, Server(settings) as server:
             yield Installation(settings, stream, server)
+
+
+@contextmanager
+def own_core(server: Process) -> Iterator[None]:
+    """Give a server the last core, and everything else this process has started the others.
+
+    Left to itself a scheduler may let them share one core while another is idle, and then it is the scheduler that is
+    measured.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    _place(os.getpid(), set(cores[:-1]) or set(cores))
+    assert server.pid is not None
+    _place(server.pid, {cores[-1]})
+    try:
+        yield
+    finally:
+        _place(os.getpid(), set(cores))
+
+
+def _place(pid: int, cores: set[int]) -> None:
+    """Let a process, its threads and all that it has started run on these cores."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError, FileNotFoundError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
+            for child in (thread / "children").read_text().split():
+                _place(int(child), cores)
 
 
 @dataclass

@@ -18,7 +18,19 @@ from urllib.parse import urlsplit
 
 import click
 
-from benchmarks.harness import RUNS, Installation, Load, News, cpu_seconds, installed, load, news, query_paths, record
+from benchmarks.harness import (
+    RUNS,
+    Installation,
+    Load,
+    News,
+    cpu_seconds,
+    installed,
+    load,
+    news,
+    own_core,
+    query_paths,
+    record,
+)
 from headwater.events import Engagement
 from headwater.producer import EngagementProducer
 from headwater.replay import wait_until_items_are_taken_in
@@ -55,8 +67,9 @@ def main(runs: int) -> None:
         installation.train()
         installation.server.wait_ready()
         paths = query_paths(data.users(USERS), installation.topics(), K)
-        load(installation.settings.serving_url, paths, CONNECTIONS, WARM_S)
-        floods = [_flooded(installation, paths) for _ in range(runs)]
+        with own_core(installation.server):
+            load(installation.settings.serving_url, paths, CONNECTIONS, WARM_S)
+            floods = [_flooded(installation, paths) for _ in range(runs)]
         figures: Figures = {"k": K, "runs": runs, "most_at_once": installation.settings.serving_max_concurrency}
         figures["queries"] = {name: round(statistics.median(run[name] for run in floods), 3) for name in floods[0]}
         figures["queries"]["failed"] = sum(run["failed"] for run in floods)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.harness import Installation, installed, load, news, query_paths, record
+from benchmarks.harness import Installation, installed, load, news, own_core, query_paths, record
 from headwater.errors import UsageError
 from tests.system import Process, headwater
 
@@ -37,10 +37,11 @@ def main() -> None:
         installation.train()
         installation.server.wait_ready()
         users, topics = data.users(USERS), installation.topics()
-        with looked_at(installation.server, "server, single queries", processes):
-            load(installation.settings.serving_url, query_paths(users, topics, K), CONNECTIONS, SECONDS)
-        with looked_at(installation.server, "server, notification job", processes):
-            _notify(installation, users, topics[0])
+        with own_core(installation.server):
+            with looked_at(installation.server, "server, single queries", processes):
+                load(installation.settings.serving_url, query_paths(users, topics, K), CONNECTIONS, SECONDS)
+            with looked_at(installation.server, "server, notification job", processes):
+                _notify(installation, users, topics[0])
     click.echo(json.dumps(processes, indent=1))
     record("profile", "python -m benchmarks.profile", {"processes": processes})
 

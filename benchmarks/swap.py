@@ -17,7 +17,7 @@ import click
 import httpx
 import numpy as np
 
-from benchmarks.harness import RUNS, Installation, Load, installed, load, news, query_paths, record
+from benchmarks.harness import RUNS, Installation, Load, installed, load, news, own_core, query_paths, record
 from benchmarks.items import plain_hnswlib
 from headwater.bundle import Bundle, publish_bundle, read_manifest
 from headwater.events import Item
@@ -49,8 +49,9 @@ def main(runs: int) -> None:
         bundle = Bundle.load(installation.settings.model_dir / first)
         installation.server.wait_ready()
         paths = query_paths(data.users(USERS), installation.topics(), K)
-        load(installation.settings.serving_url, paths, CONNECTIONS, WARM_S)
-        found = [_swapped(installation, paths, _copied(installation.settings, first, run)) for run in range(runs)]
+        with own_core(installation.server):
+            load(installation.settings.serving_url, paths, CONNECTIONS, WARM_S)
+            found = [_swapped(installation, paths, _copied(installation.settings, first, run)) for run in range(runs)]
     figures |= {name: round(statistics.median(run[name] for run in found), 2) for name in found[0]}
     figures["failed"] = sum(run["failed"] for run in found)
     figures["p99_over_before"] = round(statistics.median(run["p99_ms"] / run["p99_ms_before"] for run in found), 2)

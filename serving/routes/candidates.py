@@ -45,7 +45,7 @@ class FilterParameters(BaseModel):
 
     k: K = 50
     relevance: Relevance = Relevance.TOPIC
-    exclude: Annotated[list[Identifier], Field(max_length=MAX_EXCLUDED)] = []
+    exclude: Annotated[tuple[Identifier, ...], Field(max_length=MAX_EXCLUDED)] = ()
     max_age_s: MaxAge = None
     min_relevance: MinRelevance = 0.5
     engaged: Annotated[bool, Field(description="Let items through that the user engaged with.")] = False
