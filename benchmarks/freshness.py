@@ -30,7 +30,7 @@ import numpy.typing as npt
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from benchmarks.harness import RUNS, installed, load, news, own_core, paced, query_paths, record, send_items
+from benchmarks.harness import RUNS, installed, load, news, paced, query_paths, record, send_items
 from benchmarks.items import DIMENSION, make_items, plain_hnswlib
 from headwater.events import Engagement, Item
 from headwater.index.graph import MIN_EF
@@ -154,10 +154,9 @@ def main(runs: int, seconds: float) -> None:
         def engaged() -> float:
             return probe.engagement(random.choice(users), random.choice(topics))
 
-        with own_core(installation.server):
-            measured.under(publish, probe.item, WARM_S)
-            figures["new_items"] = _over([measured.under(publish, probe.item, seconds) for _ in range(runs)])
-            figures["engagements"] = _over([measured.under(engage, engaged, seconds) for _ in range(runs)])
+        measured.under(publish, probe.item, WARM_S)
+        figures["new_items"] = _over([measured.under(publish, probe.item, seconds) for _ in range(runs)])
+        figures["engagements"] = _over([measured.under(engage, engaged, seconds) for _ in range(runs)])
     figures["in_process"] = _floors()
     click.echo(json.dumps(figures, indent=1))
     record("freshness", "python -m benchmarks.freshness", figures)

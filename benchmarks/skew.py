@@ -67,7 +67,7 @@ def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
         kept = stored.get(engagement.user_id)
         record = decode_user_record(kept) if kept else UserRecord()
         features = encode_queries([Query(record.state, None)], engagement.occurred_at, corpus)
-        history = [past.item_id for past in reversed(record.state.history)]
+        history = record.state.item_ids[::-1]
         topics = corpus.items[corpus.item_index[engagement.item_id] - 1].topics
         after, outcome = record.apply(engagement, topics, logged.partition, logged.offset)
         stored[engagement.user_id] = encode_user_record(after)

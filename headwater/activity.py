@@ -31,20 +31,27 @@ class ItemActivity:
         """Return the activity after one engagement; an offset applied already changes nothing."""
         if offset <= self.offset:
             return self
-        as_of_ms = max(self.as_of_ms, at_ms)
-        if at_ms == as_of_ms:
-            elapsed_ms = self.as_of_ms - as_of_ms
-            counts = tuple(
-                count * 2.0 ** (elapsed_ms / half_life) + 1.0
-                for count, half_life in zip(self.counts, HALF_LIVES_MS, strict=True)
-            )
+        # Window by window, since a loop takes four times as long and this is done for every engagement.
+        a, b, c, d, e = self.counts
+        p, q, r, s, t = _decays(-abs(at_ms - self.as_of_ms))
+        if at_ms >= self.as_of_ms:
+            counts = (a * p + 1.0, b * q + 1.0, c * r + 1.0, d * s + 1.0, e * t + 1.0)
         else:
-            late_ms = at_ms - as_of_ms
-            counts = tuple(
-                count + 2.0 ** (late_ms / half_life)
-                for count, half_life in zip(self.counts, HALF_LIVES_MS, strict=True)
-            )
+            counts = (a + p, b + q, c + r, d + s, e + t)
+        as_of_ms = max(self.as_of_ms, at_ms)
         return ItemActivity(counts, as_of_ms, self.total + 1, offset)
+
+
+def _decays(elapsed_ms: int) -> tuple[float, float, float, float, float]:
+    """Return what is left of a count in each window; `elapsed_ms` is negative."""
+    a, b, c, d, e = HALF_LIVES_MS
+    return (
+        2.0 ** (elapsed_ms / a),
+        2.0 ** (elapsed_ms / b),
+        2.0 ** (elapsed_ms / c),
+        2.0 ** (elapsed_ms / d),
+        2.0 ** (elapsed_ms / e),
+    )
 
 
 def encode_activity(activity: ItemActivity) -> bytes:

@@ -103,13 +103,13 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
 def _encode(query: Query, now_ms: int, vocabulary: Indices) -> tuple[Sequence[int] | Sequence[float] | int, ...]:
     """Return one query's row of each of `USER_INPUTS`."""
     state, index = query.state, vocabulary.topic_index
-    newest = state.history[: -HISTORY - 1 : -1]
+    item_ids, times_ms = state.item_ids[: -HISTORY - 1 : -1], state.times_ms[: -HISTORY - 1 : -1]
     known = [(counter.at(now_ms), index[topic]) for topic, counter in state.topics if topic in index]
     known.sort(reverse=True)
-    no_items, no_topics = [0] * (HISTORY - len(newest)), [0] * (USER_TOPICS - len(known))
+    no_items, no_topics = [0] * (HISTORY - len(item_ids)), [0] * (USER_TOPICS - len(known))
     return (
-        [vocabulary.item_index.get(past.item_id, UNKNOWN) for past in newest] + no_items,
-        [_log_hours(now_ms - past.at_ms) for past in newest] + no_items,
+        [vocabulary.item_index.get(item_id, UNKNOWN) for item_id in item_ids] + no_items,
+        [_log_hours(now_ms - at_ms) for at_ms in times_ms] + no_items,
         [topic for _, topic in known] + no_topics,
         [math.log1p(weight) for weight, _ in known] + no_topics,
         UNKNOWN if query.topic is None else index.get(query.topic, UNKNOWN),
@@ -119,7 +119,7 @@ def _encode(query: Query, now_ms: int, vocabulary: Indices) -> tuple[Sequence[in
 
 def _context(state: UserState, now_ms: int) -> tuple[float, float, float, float]:
     hour = now_ms % 86_400_000 / 86_400_000 * 2 * math.pi
-    since = _log_hours(now_ms - state.last_engaged_ms) if state.history else 0.0
+    since = _log_hours(now_ms - state.last_engaged_ms) if state.times_ms else 0.0
     return math.log1p(state.engagements), since, math.sin(hour), math.cos(hour)
 
 

@@ -7,20 +7,14 @@ training cannot drift apart.
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from headwater.events import Engagement
 
 HISTORY_LENGTH = 50
 TOPIC_LIMIT = 16
 TOPIC_HALF_LIFE_MS = 3 * 86_400_000
-
-
-class Engaged(NamedTuple):
-    """One past engagement."""
-
-    at_ms: int
-    item_id: str
+Past = TypeVar("Past")
 
 
 class TopicCounter(NamedTuple):
@@ -39,19 +33,20 @@ class UserState:
     """What is known of a user.
 
     Attributes:
-        history: The newest `HISTORY_LENGTH` engagements, oldest first by time of occurrence.
+        item_ids, times_ms: The newest `HISTORY_LENGTH` engagements, oldest first by time of occurrence.
         topics: The `TOPIC_LIMIT` heaviest topic counters.
         engagements: Number of engagements ever folded.
     """
 
-    history: tuple[Engaged, ...] = ()
+    item_ids: tuple[str, ...] = ()
+    times_ms: tuple[int, ...] = ()
     topics: tuple[tuple[str, TopicCounter], ...] = ()
     engagements: int = 0
 
     @property
     def last_engaged_ms(self) -> int:
         """Epoch ms of the newest engagement, 0 where there is none."""
-        return self.history[-1].at_ms if self.history else 0
+        return self.times_ms[-1] if self.times_ms else 0
 
 
 EMPTY = UserState()
@@ -66,20 +61,18 @@ def fold(state: UserState, engagement: Engagement, topics: tuple[str, ...]) -> U
         topics: The engaged item's topics.
     """
     at_ms = engagement.occurred_at
+    place = bisect_right(state.times_ms, at_ms)
     return UserState(
-        history=_inserted(state.history, Engaged(at_ms, engagement.item_id)),
+        item_ids=_inserted(state.item_ids, place, engagement.item_id),
+        times_ms=_inserted(state.times_ms, place, at_ms),
         topics=_counted(state.topics, topics, at_ms) if topics else state.topics,
         engagements=state.engagements + 1,
     )
 
 
-def _inserted(history: tuple[Engaged, ...], engaged: Engaged) -> tuple[Engaged, ...]:
-    if history and engaged.at_ms < history[-1].at_ms:
-        place = bisect_right(history, engaged.at_ms, key=lambda past: past.at_ms)
-        history = (*history[:place], engaged, *history[place:])
-    else:
-        history = (*history, engaged)
-    return history[-HISTORY_LENGTH:]
+def _inserted(history: tuple[Past, ...], place: int, past: Past) -> tuple[Past, ...]:
+    inserted: tuple[Past, ...] = (*history[:place], past, *history[place:])
+    return inserted[-HISTORY_LENGTH:]
 
 
 def _counted(

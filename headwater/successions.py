@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from headwater.covisit_features import DEPTH
 from headwater.events import Engagement
-from headwater.fold import Engaged, UserState
+from headwater.fold import UserState
 
 _ENTRY = struct.Struct("<qqB")
 _LENGTH = struct.Struct("<H")
@@ -28,11 +28,10 @@ class Succession(NamedTuple):
 
 def succession(state: UserState, engagement: Engagement, offset: int) -> Succession:
     """Return an engagement that is folded into `state` with what came before it; nothing where it is forgotten."""
-    engaged = Engaged(engagement.occurred_at, engagement.item_id)
     before: tuple[str, ...] = ()
-    for place in range(len(state.history) - 1, 0, -1):
-        if state.history[place] == engaged:
-            before = tuple(past.item_id for past in reversed(state.history[max(0, place - DEPTH) : place]))
+    for place in range(len(state.item_ids) - 1, 0, -1):
+        if state.item_ids[place] == engagement.item_id and state.times_ms[place] == engagement.occurred_at:
+            before = state.item_ids[max(0, place - DEPTH) : place][::-1]
             break
     return Succession(offset, engagement.occurred_at, engagement.item_id, before)
 

@@ -1,13 +1,15 @@
 """A user's record in Redis: the state, and what has been applied to it so far."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import blake2b
 
+import numpy as np
+
 from headwater.events import Engagement
-from headwater.fold import EMPTY, Engaged, TopicCounter, UserState, fold
+from headwater.fold import EMPTY, TopicCounter, UserState, fold
 
 FORMAT = 1
 RECENT_EVENTS = 32
@@ -31,13 +33,13 @@ class UserRecord:
     Attributes:
         state: The folded features.
         partition, offset: The newest applied Kafka record; older ones of that partition are repeats.
-        recent_events: Hashes of the last `RECENT_EVENTS` event ids, newest last.
+        recent_events: Hashes of the last `RECENT_EVENTS` event ids, one after the other, newest last.
     """
 
     state: UserState = EMPTY
     partition: int = -1
     offset: int = -1
-    recent_events: tuple[bytes, ...] = ()
+    recent_events: bytes = b""
 
     def apply(
         self, engagement: Engagement, topics: tuple[str, ...], partition: int, offset: int
@@ -50,15 +52,22 @@ class UserRecord:
         if partition == self.partition and offset <= self.offset:
             return self, Outcome.REPEATED
         event = event_hash(engagement.event_id)
-        if event in self.recent_events:
+        if _holds(self.recent_events, event):
             return replace(self, partition=partition, offset=offset), Outcome.DUPLICATE
         record = UserRecord(
             state=fold(self.state, engagement, topics),
             partition=partition,
             offset=offset,
-            recent_events=(*self.recent_events, event)[-RECENT_EVENTS:],
+            recent_events=(self.recent_events + event)[-RECENT_EVENTS * EVENT_HASH_BYTES :],
         )
         return record, Outcome.APPLIED
+
+
+def _holds(events: bytes, event: bytes) -> bool:
+    at = events.find(event)
+    while at > 0 and at % EVENT_HASH_BYTES:
+        at = events.find(event, at + 1)
+    return at >= 0
 
 
 def event_hash(event_id: str) -> bytes:
@@ -69,16 +78,16 @@ def event_hash(event_id: str) -> bytes:
 def encode_user_record(record: UserRecord) -> bytes:
     """Return the compact binary form, about 1 KB for 50 engagements."""
     state = record.state
-    ids = "\n".join(past.item_id for past in state.history).encode()
+    ids = "\n".join(state.item_ids).encode()
     names = "\n".join(topic for topic, _ in state.topics).encode()
     header = _HEADER.pack(
         FORMAT,
         record.partition,
         record.offset,
         state.engagements,
-        len(state.history),
+        len(state.item_ids),
         len(state.topics),
-        len(record.recent_events),
+        len(record.recent_events) // EVENT_HASH_BYTES,
         len(ids),
         len(names),
     )
@@ -87,10 +96,10 @@ def encode_user_record(record: UserRecord) -> bytes:
             header,
             ids,
             names,
-            _pack_times(past.at_ms for past in state.history),
-            _pack_times(counter.as_of_ms for _, counter in state.topics),
+            _pack_times(state.times_ms),
+            _pack_times([counter.as_of_ms for _, counter in state.topics]),
             struct.pack(f"<{len(state.topics)}d", *(counter.weight for _, counter in state.topics)),
-            *record.recent_events,
+            record.recent_events,
         )
     )
 
@@ -105,7 +114,7 @@ def decode_user_record(data: bytes) -> UserRecord:
         raise ValueError("not a user record of this format")
     _, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = _HEADER.unpack_from(data)
     at = _HEADER.size
-    ids = data[at : at + n_ids].decode().split("\n") if n_history else []
+    ids = data[at : at + n_ids].decode().split("\n") if n_history else ()
     at += n_ids
     names = data[at : at + n_names].decode().split("\n") if n_topics else []
     at += n_names
@@ -115,19 +124,22 @@ def decode_user_record(data: bytes) -> UserRecord:
     at += n_topics * TIME_BYTES
     weights = struct.unpack_from(f"<{n_topics}d", data, at)
     at += n_topics * 8
-    events = tuple(data[at + i * EVENT_HASH_BYTES : at + (i + 1) * EVENT_HASH_BYTES] for i in range(n_events))
     state = UserState(
-        history=tuple(map(Engaged, times, ids)),
+        item_ids=tuple(ids),
+        times_ms=tuple(times),
         topics=tuple(zip(names, map(TopicCounter, weights, as_of), strict=True)),
         engagements=engagements,
     )
-    return UserRecord(state, partition, offset, events)
+    return UserRecord(state, partition, offset, data[at : at + n_events * EVENT_HASH_BYTES])
 
 
-def _pack_times(times: Iterable[int]) -> bytes:
-    return b"".join(at_ms.to_bytes(TIME_BYTES, "little") for at_ms in times)
+def _pack_times(times_ms: Sequence[int]) -> bytes:
+    whole = np.array(times_ms, dtype="<i8").view(np.uint8).reshape(-1, 8)
+    return whole[:, :TIME_BYTES].tobytes()
 
 
 def _unpack_times(data: bytes, at: int, count: int) -> list[int]:
-    ends = range(at + TIME_BYTES, at + TIME_BYTES * (count + 1), TIME_BYTES)
-    return [int.from_bytes(data[end - TIME_BYTES : end], "little") for end in ends]
+    whole = np.zeros((count, 8), dtype=np.uint8)
+    whole[:, :TIME_BYTES] = np.frombuffer(data, np.uint8, count * TIME_BYTES, at).reshape(count, TIME_BYTES)
+    times_ms: list[int] = whole.view("<i8").ravel().tolist()
+    return times_ms

@@ -164,14 +164,14 @@ def require_topic(pair: Pair, topic: str | None) -> None:
         raise UnknownTopic(topic, near)
 
 
-def _newest(state: UserState) -> list[str]:
-    return [past.item_id for past in state.history[: -DEPTH - 1 : -1]]
+def _newest(state: UserState) -> tuple[str, ...]:
+    return state.item_ids[: -DEPTH - 1 : -1]
 
 
 def _excluded(record: UserRecord | None, delivered: Delivered | None, filters: Filters) -> set[str]:
     excluded = set(filters.exclude)
     if filters.engaged and record:
-        excluded.update(past.item_id for past in record.state.history)
+        excluded.update(record.state.item_ids)
     if filters.delivered and delivered:
         excluded.update(delivered.item_ids)
     return excluded

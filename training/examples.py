@@ -107,7 +107,5 @@ def _folded(
 def _encoded(corpus: Corpus, folded: list[tuple[UserState, int, int]]) -> Examples:
     items, times = np.array([(number, at_ms) for _, number, at_ms in folded], dtype=np.int64).reshape(-1, 2).T
     features = encode_queries([Query(state, None) for state, _, _ in folded], times.tolist(), corpus)
-    repeats = [
-        corpus.items[number - 1].item_id in {past.item_id for past in state.history} for state, number, _ in folded
-    ]
+    repeats = [corpus.items[number - 1].item_id in state.item_ids for state, number, _ in folded]
     return Examples(items, times, np.array(repeats, dtype=np.bool_), features)

@@ -23,7 +23,8 @@ async def user(state: HeadwaterState, user_id: Identifier) -> Response:
             "known": record is not None,
             "engagements": features.engagements,
             "history": [
-                {"item_id": past.item_id, "occurred_at": iso(past.at_ms)} for past in reversed(features.history)
+                {"item_id": item_id, "occurred_at": iso(at_ms)}
+                for item_id, at_ms in zip(features.item_ids[::-1], features.times_ms[::-1], strict=True)
             ],
             "topics": [{"topic": topic, "weight": round(weight, 4)} for weight, topic in topics],
             "delivered": list(delivered.item_ids) if delivered else [],

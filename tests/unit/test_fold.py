@@ -22,14 +22,14 @@ def folded(times: list[int]) -> UserState:
 
 def test_history_is_in_order_of_time_and_keeps_the_newest() -> None:
     state = folded(list(range(HISTORY_LENGTH + 5)))
-    assert len(state.history) == HISTORY_LENGTH
-    assert state.history[0].item_id == "i5"
+    assert len(state.item_ids) == HISTORY_LENGTH
+    assert state.item_ids[0] == "i5"
     assert state.engagements == HISTORY_LENGTH + 5
 
 
 @given(st.lists(st.integers(0, 10**10), max_size=HISTORY_LENGTH, unique=True))
 def test_late_events_take_their_place(times: list[int]) -> None:
-    assert [past.at_ms for past in folded(times).history] == sorted(START_MS + at for at in times)
+    assert list(folded(times).times_ms) == sorted(START_MS + at for at in times)
 
 
 @given(st.permutations(range(0, 10**9, 10**8)))
@@ -54,6 +54,6 @@ def test_the_lightest_topics_are_dropped() -> None:
 
 def test_fold_changes_nothing_it_is_given() -> None:
     before = folded([1, 2, 3])
-    copy = UserState(before.history, before.topics, before.engagements)
+    copy = UserState(before.item_ids, before.times_ms, before.topics, before.engagements)
     fold(before, engagement(9, START_MS), ("other",))
     assert before == copy

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.events import Engagement
-from headwater.user_record import RECENT_EVENTS, Outcome, UserRecord, decode_user_record, encode_user_record
+from headwater.user_record import RECENT_EVENTS, Outcome, UserRecord, decode_user_record, encode_user_record, event_hash
 
 START_MS = 1_700_000_000_000
 GOLDEN = (
@@ -39,6 +39,14 @@ def test_duplicates_are_found_within_a_bounded_window() -> None:
         record, _ = record.apply(engagement(number), (), 0, number)
     _, outcome = record.apply(engagement(0), (), 0, 1000)
     assert outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"), [(b"", Outcome.DUPLICATE), (b"x" * 6, Outcome.DUPLICATE), (b"x", Outcome.APPLIED)]
+)
+def test_a_hash_counts_where_a_hash_begins(before: bytes, expected: Outcome) -> None:
+    record = UserRecord(recent_events=before + event_hash("e1") + b"x" * 11)
+    assert record.apply(engagement(1), (), 0, 1)[1] is expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.text("abc é/|", min_size=1, max_size=9)), max_size=70))
