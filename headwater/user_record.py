@@ -4,6 +4,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -16,6 +17,7 @@ RECENT_EVENTS = 32
 EVENT_HASH_BYTES = 6
 TIME_BYTES = 6
 _HEADER = struct.Struct("<BiqIHHHII")
+_counter = partial(tuple.__new__, TopicCounter)  # half the time of `TopicCounter(…)`, sixteen times a user
 
 
 class Outcome(Enum):
@@ -127,7 +129,7 @@ def decode_user_record(data: bytes) -> UserRecord:
     state = UserState(
         item_ids=tuple(ids),
         times_ms=tuple(times),
-        topics=tuple(zip(names, map(TopicCounter, weights, as_of), strict=True)),
+        topics=tuple(zip(names, map(_counter, zip(weights, as_of, strict=True)), strict=True)),
         engagements=engagements,
     )
     return UserRecord(state, partition, offset, data[at : at + n_events * EVENT_HASH_BYTES])
