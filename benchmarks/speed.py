@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import FIGURES
+from benchmarks.refresh import STAGES
 
 RESULTS = Path(__file__).parent / "results"
 Figures = dict[str, Any]
@@ -148,12 +149,11 @@ def _start(figures: Figures) -> list[str]:
 
 
 def _refresh(figures: Figures) -> list[str]:
-    stages = ("read", "train", "rank", "export", "rotate", "total")
-    head = ("clicks", *(f"{stage} s" for stage in stages))
+    head = ("clicks", *(f"{stage} s" for stage in STAGES))
     first = figures["first"]
     rows: list[tuple[object, ...]] = [
-        (first["examples"], *(round(first[stage], 2) for stage in stages)),
-        (figures["examples"], *(figures[f"{stage}_s"] for stage in stages)),
+        (first["examples"], *(round(first[stage], 2) for stage in STAGES)),
+        (figures["examples"], *(figures[f"{stage}_s"] for stage in STAGES)),
     ]
     rate = f"{figures['examples_per_s']:,} examples/s are trained on (goal 80,000)"
     return [*_table(head, rows), "", f"Until exported {figures['until_exported_s']} s (goal 10); {rate}."]

@@ -1,13 +1,14 @@
 """Files that survive a power cut, or were never there."""
 
 import os
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 
 
 def digest(path: Path) -> str:
     """Return a file's sha256 in hex."""
-    return sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path: Path) -> None:

@@ -90,13 +90,13 @@ class CovisitScores(NamedTuple):
     now_ms: int
 
     def of(self, rows: Sequence[int] | slice) -> "CovisitScores":
-        return self._replace(histories=self.histories[rows], weights=self.weights[rows])
+        return CovisitScores(self.covisits, self.names, self.histories[rows], self.weights[rows], self.now_ms)
 
     def within(self, block: Block) -> AddedRows:
-        now_ms = np.full(len(self.histories), self.now_ms, dtype=np.int64)
+        now_ms = np.array([self.now_ms] * len(self.histories), dtype=np.int64)
         if len(block) <= PLACED * len(self.histories):
-            with self.names.placed(block.numbers(self.names)) as places:
-                owners, rows, values = self.covisits.features(self.histories, now_ms, places)
+            places = self.names.places(block.numbers(self.names))
+            owners, rows, values = self.covisits.features(self.histories, now_ms, places)
         else:
             owners, items, values = self.covisits.features(self.histories, now_ms)
             rows = np.array([block.rows.get(self.names.item_ids[item], -1) for item in items.tolist()], dtype=np.int64)

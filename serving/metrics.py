@@ -16,7 +16,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.queries = Counter(names.METRIC_QUERIES, "Users answered", ["outcome"], registry=self.registry)
+        queries = Counter(names.METRIC_QUERIES, "Users answered", ["outcome"], registry=self.registry)
+        self.answered, self.failed = queries.labels("answered"), queries.labels("failed")
         self.query_seconds = Histogram(
             names.METRIC_QUERY_SECONDS, "Time of one HTTP query", buckets=LATENCY_BUCKETS_S, registry=self.registry
         )

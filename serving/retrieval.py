@@ -86,7 +86,7 @@ class Answer:
         if not self.candidates.item_ids:
             return b""
         item_ids = orjson.dumps(self.candidates.item_ids, option=orjson.OPT_INDENT_2)[4:-2].split(b",\n  ")
-        rounded = np.round(self.candidates.scores, SCORE_DIGITS)
+        rounded = self.candidates.scores.round(SCORE_DIGITS)
         scores = orjson.dumps(rounded, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         return b'{"item_id":%b}' % b'},{"item_id":'.join(map(b',"score":'.join, zip(item_ids, scores, strict=True)))
 

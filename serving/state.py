@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from redis import Redis as SyncRedis
 
@@ -27,7 +28,7 @@ from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Retrieval
 from streams.follower import end_offsets, make_follower, make_responder, set_start
-from streams.hosting import running, running_aside
+from streams.hosting import alive, running, running_aside
 
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
@@ -49,6 +50,8 @@ class State:
     metrics: Metrics
     producer: EngagementProducer
     in_flight: int = 0
+    following: Callable[[], bool] = lambda: False
+    responding: Callable[[], bool] = lambda: False
 
     def not_ready(self) -> str | None:
         """Return why this server should get no queries, None when it should."""
@@ -114,9 +117,12 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
         settings, follower_id, followed.on_embeddings, followed.on_activity, followed.on_successions
     )
     await stack.enter_async_context(running(follower))
+    state.following = partial(alive, follower)
     # Queries need no responder, and its group may still count a killed server among its members.
     responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher).apply)
     await stack.enter_async_context(running_aside(responder))
+    state.responding = partial(alive, responder)
+    gc.freeze()  # what is here now stays
     for work in (
         _repeated(held.poll, POLL_S),
         _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),

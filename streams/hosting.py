@@ -39,8 +39,13 @@ async def running_aside(app: faust.App) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
+def alive(app: faust.App) -> bool:
+    """Say whether the app has neither crashed nor stopped."""
+    return not (app.crashed or app.should_stop)
+
+
 async def crashed(app: faust.App) -> BaseException:
     """Return the reason when the app ends by itself."""
-    while not app.crashed and not app.should_stop:
+    while alive(app):
         await asyncio.sleep(0.2)
     return app.crash_reason or RuntimeError("the Faust app stopped")

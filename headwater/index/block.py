@@ -38,6 +38,7 @@ class Block:
         self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._numbers = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._sum = np.zeros(dimension, dtype=np.float64)
+        self._centroid: npt.NDArray[np.float32] | None = None
         self._numbered_by: tuple[ItemNumbers, int] | None = None
         self._unnumbered: set[int] = set()
         self._stale_rows: set[int] = set()
@@ -60,7 +61,7 @@ class Block:
         self.rows = {item_id: row for row, item_id in enumerate(item_ids)}
         self._matrix[: len(item_ids), : self._dimension] = embeddings
         self._published_ms[: len(item_ids)] = published_ms
-        self._sum = embeddings.sum(axis=0, dtype=np.float64)
+        self._sum, self._centroid = embeddings.sum(axis=0, dtype=np.float64), None
         self._refreshed_ms = 0
 
     def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
@@ -75,6 +76,7 @@ class Block:
         else:
             self._sum -= self._matrix[row, : self._dimension]
         self._sum += embedding
+        self._centroid = None
         self._matrix[row, : self._dimension] = embedding
         self._published_ms[row] = published_ms
         self.set_activity(item_id, activity)
@@ -90,6 +92,7 @@ class Block:
         """Delete an item that is here."""
         row, last = self.rows.pop(item_id), len(self.item_ids) - 1
         self._sum -= self._matrix[row, : self._dimension]
+        self._centroid = None
         moved = self.item_ids.pop()
         if row != last:
             self.item_ids[row] = moved
@@ -132,7 +135,9 @@ class Block:
 
     def centroid(self) -> npt.NDArray[np.float32]:
         """Return the mean of the static embeddings, (D,)."""
-        return (self._sum / max(1, len(self))).astype(np.float32)
+        if self._centroid is None:
+            self._centroid = (self._sum / max(1, len(self))).astype(np.float32)
+        return self._centroid
 
     def published_ms(self) -> npt.NDArray[np.int64]:
         """Return publish times (N,), a view."""

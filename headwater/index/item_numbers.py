@@ -1,8 +1,5 @@
 """Numbers for items, so that what is known of many items at once can be kept in arrays."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +19,7 @@ class ItemNumbers:
         self.item_ids = [""]
         self.epoch = 0
         self._places = np.full(1, -1, dtype=np.int64)
+        self._placed = np.empty(0, dtype=np.int64)
 
     def number(self, item_id: str) -> int:
         """Return an item's number; a new item gets the next one."""
@@ -35,15 +33,15 @@ class ItemNumbers:
         """Return an item's number, 0 for one that has none."""
         return self._numbers.get(item_id, 0)
 
-    @contextmanager
-    def placed(self, among: Ints) -> Iterator[Ints]:
-        """Hold each number's place in `among` (N,), -1 where it is not there; 0 is nowhere."""
+    def places(self, among: Ints) -> Ints:
+        """Return each number's place in `among` (N,), -1 where it is not there, until this is asked again; 0 is nowhere."""
+        self._places[self._placed] = -1
         if len(self._places) < len(self.item_ids):
             self._places = np.full(2 * len(self.item_ids), -1, dtype=np.int64)
         self._places[among] = np.arange(len(among))
         self._places[0] = -1
-        yield self._places
-        self._places[among] = -1
+        self._placed = among.copy()
+        return self._places
 
     def keep(self, numbers: Ints) -> None:
         """Drop all other items; the n-th of `numbers` is now n + 1."""

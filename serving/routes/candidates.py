@@ -160,9 +160,9 @@ def _chunks(user_ids: list[str]) -> Iterator[list[str]]:
 
 @contextmanager
 def _counted(state: State, queries: int) -> Iterator[None]:
-    outcome = "failed"
     try:
         yield
-        outcome = "answered"
-    finally:
-        state.metrics.queries.labels(outcome).inc(queries)
+    except BaseException:
+        state.metrics.failed.inc(queries)
+        raise
+    state.metrics.answered.inc(queries)

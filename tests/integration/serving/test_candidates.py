@@ -162,5 +162,6 @@ def test_the_page_needs_nothing_but_this_server(system: tuple[Settings, Server])
     status = server.get("/v1/status").json()
     shown = set(re.findall(r"\bstatus\.([a-z_0-9]+)", page.text))
     assert {"live", "generations", "queries", "latency_p50_ms", "lag_records"} <= shown <= set(status)
+    assert status["following"] and status["responding"]
     schema = server.get("/openapi.json").json()
     assert {"/v1/candidates", "/v1/engagements", "/v1/items"} <= set(schema["paths"])
