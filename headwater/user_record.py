@@ -98,8 +98,7 @@ def encode_user_record(record: UserRecord) -> bytes:
             header,
             ids,
             names,
-            _pack_times(state.times_ms),
-            _pack_times([counter.as_of_ms for _, counter in state.topics]),
+            _pack_times([*state.times_ms, *(counter.as_of_ms for _, counter in state.topics)]),
             struct.pack(f"<{len(state.topics)}d", *(counter.weight for _, counter in state.topics)),
             record.recent_events,
         )
@@ -120,16 +119,14 @@ def decode_user_record(data: bytes) -> UserRecord:
     at += n_ids
     names = data[at : at + n_names].decode().split("\n") if n_topics else []
     at += n_names
-    times = _unpack_times(data, at, n_history)
-    at += n_history * TIME_BYTES
-    as_of = _unpack_times(data, at, n_topics)
-    at += n_topics * TIME_BYTES
+    times = _unpack_times(data, at, n_history + n_topics)
+    at += len(times) * TIME_BYTES
     weights = struct.unpack_from(f"<{n_topics}d", data, at)
     at += n_topics * 8
     state = UserState(
         item_ids=tuple(ids),
-        times_ms=tuple(times),
-        topics=tuple(zip(names, map(_counter, zip(weights, as_of, strict=True)), strict=True)),
+        times_ms=tuple(times[:n_history]),
+        topics=tuple(zip(names, map(_counter, zip(weights, times[n_history:], strict=True)), strict=True)),
         engagements=engagements,
     )
     return UserRecord(state, partition, offset, data[at : at + n_events * EVENT_HASH_BYTES])
