@@ -198,10 +198,10 @@ SECTIONS = {
 
 REASONS = {
     "queries": """\
-At half load both cores are full: the server shares them with Kafka, Redis, the stream worker and the client, and a
-query waits for whoever has its core. More than half of a lone query's processor time is HTTP. Next: a plain ASGI
-path for single queries, several serving processes over one snapshot. A notification job's time goes to decoding
-user records, to covisits and to JSON, in one process on one core; next: the same several processes.""",
+The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a third
+of what a lone query costs it: half of the rate takes most of the core, and inserts the rest. What is left is Python:
+a third HTTP, a quarter the search, a fifth Redis and decoding. A notification job's time goes to JSON, to decoding user
+records and to encoding them for the tower, in one process on one core; next: several serving processes over one snapshot.""",
     "ingest": """\
 A message of Faust's carries all records that a fetch brought of a partition, so what Faust costs is spread over them.
 What is left is decoding, validation, the fold and redis-py, all Python on one core: the bare loop, which does the same
@@ -212,7 +212,7 @@ of the server's core. Next: refuse before the request is parsed.""",
     "freshness": """\
 A new item passes two Kafka topics and two Faust agents, and each fetch waits up to 20 ms for others to come along. The rest
 is the wait for a core: queries, Kafka, Redis, both workers and the clients want all of both, and single queries over HTTP
-most of the server's.""",
+most of the server's. The floor inserts and searches in one process, without Kafka.""",
     "search": """\
 Inside a topic exact search over the topic's own matrix finds everything at every width, where filtered graphs lose
 most of a narrow topic. Without a topic the graph's recall is bounded by ef and by clusters that lie apart; exact
