@@ -207,8 +207,8 @@ A message of Faust's carries all records that a fetch brought of a partition, so
 What is left is decoding, validation, the fold and redis-py, all Python on one core: the bare loop, which does the same
 without Faust, is the limit. Next: more workers.""",
     "overload": """\
-The client that floods and the server it floods share two cores: what is answered falls as refusals take their part
-of the server's core. Next: refuse before the request is parsed.""",
+The server has one core, who floods it the other: what is answered falls as refusals take their part of the server's
+core. Next: refuse before the request is parsed.""",
     "freshness": """\
 A new item passes two Kafka topics and two Faust agents, and each fetch waits up to 20 ms for others to come along. The rest
 is the wait for a core: queries, Kafka, Redis, both workers and the clients want all of both, and single queries over HTTP

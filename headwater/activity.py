@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import mul
 
 HALF_LIVES_MS = (120_000, 600_000, 3_600_000, 21_600_000, 86_400_000)
 WINDOWS = len(HALF_LIVES_MS)
@@ -43,7 +44,7 @@ class ItemActivity:
 
 
 def _decays(elapsed_ms: int) -> tuple[float, float, float, float, float]:
-    """Return what is left of a count in each window; `elapsed_ms` is negative."""
+    """Return what is left of a count in each window; `elapsed_ms` is none or negative."""
     a, b, c, d, e = HALF_LIVES_MS
     return (
         2.0 ** (elapsed_ms / a),
@@ -105,8 +106,6 @@ def summed(activities: Iterable[ItemActivity]) -> ItemActivity:
     if not parts:
         return ItemActivity()
     as_of_ms = max(part.as_of_ms for part in parts)
-    counts = tuple(
-        sum(part.counts[window] * 2.0 ** ((part.as_of_ms - as_of_ms) / half_life) for part in parts)
-        for window, half_life in enumerate(HALF_LIVES_MS)
-    )
+    decayed = [map(mul, part.counts, _decays(part.as_of_ms - as_of_ms)) for part in parts]
+    counts = tuple(map(sum, zip(*decayed, strict=True)))
     return ItemActivity(counts, as_of_ms, sum(part.total for part in parts))

@@ -43,14 +43,14 @@ def install_faults(app: FastAPI) -> None:
     """Map every exception to its response."""
 
     async def respond(request: Request, error: Exception) -> Response:
-        return fault_of(error)
+        return fault_of(error, request.url.path)
 
     for kind in (HeadwaterError, RequestValidationError, HTTPException, RedisError, Exception):
         app.add_exception_handler(kind, respond)
 
 
-def fault_of(error: Exception) -> Response:
-    """Return the response to an exception."""
+def fault_of(error: Exception, path: str) -> Response:
+    """Return the response to an exception on a path."""
     match error:
         case HeadwaterError():
             status, code = next((known[1:] for known in STATUS if isinstance(error, known[0])), (500, "internal"))
@@ -66,5 +66,5 @@ def fault_of(error: Exception) -> Response:
             log.warning("Redis: %s", error)
             return fault(503, "unavailable", "the feature store is away; try again")
         case _:
-            log.error("unforeseen fault", exc_info=error)
+            log.error("unforeseen fault on %s", path, exc_info=error)
             return fault(500, "internal", "an unforeseen fault; the server's log has it")

@@ -286,7 +286,7 @@ def _search_block(
         part = slice(start, start + step)
         scores = embeddings[part] @ matrix.T  # (b, N)
         if added:
-            more = (added if step >= len(embeddings) else added.of(part)).within(block)
+            more = added.of(part).within(block)
             scores[more.owners, more.rows] += more.scores
         if eligible is not None:
             scores[:, ~eligible] = NEVER

@@ -27,29 +27,13 @@ def top(scores: Floats, k: int) -> tuple[Ints, Floats, Ints]:
     if k:
         worst = np.partition(scores, -k, axis=1)[:, -k]
         _collect(np.ascontiguousarray(scores), np.ascontiguousarray(worst), places, best, counts)
+        _sort(places, best, counts)
     return places, best, counts
-
-
-@njit("void(float32[::1], int64[::1], int64, int64)", cache=True, nogil=True)
-def _sink(heap: Floats, at: Ints, node: int, end: int) -> None:
-    """Move a node down to where both its children are better: the root of a heap is its worst."""
-    score, place = heap[node], at[node]
-    while 2 * node + 1 < end:
-        child = 2 * node + 1
-        if child + 1 < end and (
-            heap[child + 1] < heap[child] or (heap[child + 1] == heap[child] and at[child + 1] > at[child])
-        ):
-            child += 1
-        if score < heap[child] or (score == heap[child] and place > at[child]):
-            break
-        heap[node], at[node] = heap[child], at[child]
-        node = child
-    heap[node], at[node] = score, place
 
 
 @njit("void(float32[:, ::1], float32[::1], int64[:, ::1], float32[:, ::1], int64[::1])", cache=True, nogil=True)
 def _collect(scores: Floats, worst: Floats, places: Ints, best: Floats, counts: Ints) -> None:
-    """Sort what is above each row's `worst` of the best, and as many of its equals as there is room for."""
+    """Write what is above each row's `worst` of the best, and as many of its equals as there is room for."""
     k = places.shape[1]
     for row in range(len(scores)):
         bar, above, count = worst[row], 0, 0
@@ -62,11 +46,13 @@ def _collect(scores: Floats, worst: Floats, places: Ints, best: Floats, counts: 
                 equals -= score == bar
                 places[row, count], best[row, count] = place, score
                 count += 1
-        heap, at = best[row], places[row]
-        for node in range(count // 2 - 1, -1, -1):
-            _sink(heap, at, node, count)
-        for end in range(count - 1, 0, -1):
-            heap[0], heap[end] = heap[end], heap[0]
-            at[0], at[end] = at[end], at[0]
-            _sink(heap, at, 0, end)
         counts[row] = count
+
+
+@njit("void(int64[:, ::1], float32[:, ::1], int64[::1])", cache=True, nogil=True)
+def _sort(places: Ints, best: Floats, counts: Ints) -> None:
+    """Put each row's best first; equal ones stay in order of place."""
+    for row in range(len(counts)):
+        count = counts[row]
+        order = np.argsort(-best[row, :count], kind="mergesort")
+        best[row, :count], places[row, :count] = best[row, :count][order], places[row, :count][order]

@@ -100,7 +100,7 @@ class SingleQueries:
             topic, parameters = _read(asked[1], scope["query_string"].decode("latin-1"))
             response = await topic_candidates(self._shared.headwater, topic, parameters)
         except Exception as error:
-            response = fault_of(error)
+            response = fault_of(error, scope["path"])
         await response(scope, receive, send)
 
 
