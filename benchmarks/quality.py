@@ -85,6 +85,15 @@ EXPERIMENTS = (
         seeds=(0,),
     ),
     Experiment(
+        "second-stage-report",
+        "The second stage on 11 and 12 October, with parameters refreshed every hour",
+        (
+            *(*NEWS, *REPORT_DAYS, "--refresh", "1h", "--coarse-topics", "15", "--max-queries", "10000"),
+            *("--methods", "conditional,second-stage"),
+        ),
+        seeds=(0,),
+    ),
+    Experiment(
         "ages",
         "By the age of the item, on a development day",
         (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "20000"),
@@ -112,7 +121,6 @@ EXPERIMENTS = (
         "movies-text",
         "The same with codes of the films' titles",
         (*MOVIES, "--protocol", "leave-last-out", "--methods", TEXT_METHODS),
-        seeds=(0,),
     ),
     Experiment(
         "movies-untrained",

@@ -1,13 +1,12 @@
 """Batches as every model of a run sees them: the same conditions, negatives and streaming features."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from headwater.covisit_features import CovisitFeatures
-from headwater.sparse_rows import entries_of
 from training.corpus import Corpus
 from training.examples import Examples
 from training.sampling import Candidates, sample_candidates, sample_conditions
@@ -74,19 +73,19 @@ class PreparedBatch:
     """One step's input.
 
     Attributes:
-        count: Engagements it was made of.
-        examples: R examples, neighbours in time: one for each condition that an engaged item is asked for with.
+        examples: B examples, neighbours in time.
+        rows: (R,) the example of each row, ascending: a row for each condition that an engaged item is asked for with.
         conditions: (R,) one of the engaged item's topics, 0 where it has none.
         candidates: The C items they are scored against.
         slices: Rows of each slice.
         streaming: For each slice (C, STREAMING), read before the slice was counted.
-        covisits: Sparse (R, C, COVISITS), likewise.
+        covisits: Sparse (B, C, COVISITS), likewise.
         seen: Rows and places of candidates that the user engaged with before; they are no negatives, as they would not
             be retrieved.
     """
 
-    count: int
     examples: Examples
+    rows: Ints
     conditions: Ints
     candidates: Candidates
     slices: list[int]
@@ -140,22 +139,17 @@ def prepare(
             covisits.append(found._replace(owners=found.owners + begin))
             if not counted:
                 corpus.engage(batch.items[passed], batch.times_ms[passed], batch.histories[passed])
-        seen = places[batch.histories[rows]]  # (R, HISTORY)
-        seen[seen == candidates.positives[rows, None]] = -1
+        seen = places[batch.histories]  # (B, HISTORY)
+        seen[seen == candidates.positives[:, None]] = -1
+        seen = seen[rows]
         known = np.nonzero(seen >= 0)
         yield PreparedBatch(
-            len(batch),
-            batch[rows],
+            batch,
+            rows,
             conditions,
-            replace(candidates, positives=candidates.positives[rows]),
+            candidates,
             slices,
             streaming,
-            _of_rows(CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True))), rows),
+            CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True))),
             (known[0], seen[known]),
         )
-
-
-def _of_rows(covisits: CovisitFeatures, rows: Ints) -> CovisitFeatures:
-    """Return the entries of each row's example."""
-    owners, entries = entries_of(covisits.owners, rows)
-    return CovisitFeatures(owners, covisits.items[entries], covisits.values[entries])

@@ -14,6 +14,7 @@ from headwater.features import STREAMING, Features
 from headwater.sparse_rows import entries_of
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
+from training.covisit_scores import add_covisits
 from training.id_table import id_table
 from training.ranker import FAR, RANKED, Ranker, Shortlist
 from training.towers import Towers, TowerSizes, looked_up, static_scores
@@ -83,7 +84,7 @@ class Learner:
         ids = {id(weight) for weight in sparse}
         dense = [weight for weight in self.towers.parameters() if id(weight) not in ids]
         dense += self.ranker.parameters() if self.ranker else []
-        self.dense = torch.optim.Adam(dense, lr=self.settings.learning_rate)
+        self.dense = torch.optim.Adam(dense, lr=self.settings.learning_rate, fused=True)
         of_ids = torch.optim.Adam if self.ids.several else torch.optim.SparseAdam
         self.sparse = of_ids(sparse, lr=self.settings.id_learning_rate)
 
@@ -94,15 +95,10 @@ class Learner:
             self.towers = self.towers.grown(sizes)
             self._make_optimisers()
 
-    def user_inputs(self, features: Features, conditions: Ints) -> tuple[Tensor, ...]:
-        """Return the user tower's inputs as tensors."""
-        return (
-            *self._past_inputs(features),
-            torch.from_numpy(features["topic_ids"]),
-            torch.from_numpy(features["topic_weights"]),
-            torch.from_numpy(conditions),
-            torch.from_numpy(features["context"]),
-        )
+    def _person_inputs(self, features: Features) -> tuple[Tensor, ...]:
+        """Return the user tower's inputs but the condition as tensors."""
+        rest = [torch.from_numpy(features[name]) for name in ("topic_ids", "topic_weights", "context")]
+        return *self._past_inputs(features), *rest
 
     def _past_inputs(self, features: Features) -> tuple[Tensor, Tensor]:
         rows = self.ids.rows(features["history_items"].astype(np.int64))
@@ -116,12 +112,12 @@ class Learner:
         """Learn from one batch; return its loss."""
         candidates = batch.candidates
         self._forget(self.ids.admit(candidates.items, int(batch.examples.times_ms[-1])))
-        user = self._embed_users(batch.examples.features, batch.conditions)  # (R, D + S + V)
+        user = self._embed_users(batch.examples.features, batch.rows, batch.conditions)  # (R, D + S + V)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
         scores = self._scores(user, item, batch)  # (R, C)
         logits = scores - torch.from_numpy(candidates.log_q)
         logits[batch.seen] = FAR
-        positives = torch.from_numpy(candidates.positives)
+        positives = torch.from_numpy(candidates.positives[batch.rows])
         loss = functional.cross_entropy(logits, positives)
         if self.settings.reward:
             loss = loss + self.settings.reward * reward_loss(logits, positives)
@@ -136,9 +132,11 @@ class Learner:
         self.sparse.step()
         return float(loss.detach())
 
-    def _embed_users(self, features: Features, conditions: Ints) -> Tensor:
-        embeddings: Tensor = self.towers.user(*self.user_inputs(features, conditions)) * self._used
-        return embeddings
+    def _embed_users(self, features: Features, rows: Ints, conditions: Ints) -> Tensor:
+        """Return a user embedding for each row, which says whose of B users' it is, and its condition."""
+        tower, chosen = self.towers.user, torch.from_numpy(rows)
+        person, tastes = (each.index_select(0, chosen) for each in tower.people(*self._person_inputs(features)))
+        return tower.asked(person, tastes, torch.from_numpy(conditions)) * self._used
 
     def _auxiliary_loss(self, user: Tensor, conditions: Tensor) -> Tensor:
         """Return how badly the taste half (R, D / 2) tells which topic was asked for."""
@@ -159,13 +157,14 @@ class Learner:
         found = found - (1.0 - FILTERED_PULL) * user[rows, :steered] @ item[:, :steered].T
         found = found.masked_fill(torch.from_numpy(off_topic), FAR)
         places = torch.topk(found, min(RANKED, len(item))).indices  # (r, N)
-        is_positive = places == torch.from_numpy(candidates.positives[rows, None])
+        examples = batch.rows[rows]
+        is_positive = places == torch.from_numpy(candidates.positives[examples, None])
         slices = np.repeat(np.arange(len(batch.slices)), batch.slices)[rows]
         streaming = torch.from_numpy(np.stack(batch.streaming))[slices[:, None], places]
-        owners, entries = entries_of(batch.covisits.owners, rows)
+        owners, entries = entries_of(batch.covisits.owners, examples)
         covisits = torch.zeros((*found.shape, COVISITS))
         covisits[owners, batch.covisits.items[entries]] = torch.from_numpy(batch.covisits.values[entries])
-        history = self._history(batch.examples[rows].features)
+        history = self._history(batch.examples[examples].features)
         listed = Shortlist(
             user[rows],
             *history,
@@ -207,10 +206,8 @@ class Learner:
         static, moving_end = self.settings.dimension, self.settings.dimension + STREAMING
         parts = torch.split(user[:, static:moving_end], batch.slices)
         moving = [part @ torch.from_numpy(read).T for part, read in zip(parts, batch.streaming, strict=True)]
-        rows, places = torch.from_numpy(batch.covisits.owners), torch.from_numpy(batch.covisits.items)
-        paired = (torch.from_numpy(batch.covisits.values) * user[rows, moving_end : moving_end + COVISITS]).sum(1)
         scores = static_scores(user, item, self.towers.sizes) + torch.cat(moving)  # (R, C)
-        return scores.index_put((rows, places), paired, accumulate=True)
+        return add_covisits(scores, user[:, moving_end : moving_end + COVISITS], batch.covisits, batch.rows)
 
     @torch.no_grad()
     def _forget(self, rows: Ints) -> None:
@@ -249,7 +246,8 @@ class Learner:
     @torch.no_grad()
     def embed_users(self, features: Features, conditions: Ints) -> npt.NDArray[np.float32]:
         """Return user embeddings (B, D + STREAMING + COVISITS)."""
-        embeddings: npt.NDArray[np.float32] = self._embed_users(features, conditions).numpy()
+        rows = np.arange(len(conditions))
+        embeddings: npt.NDArray[np.float32] = self._embed_users(features, rows, conditions).numpy()
         return embeddings
 
     @torch.no_grad()

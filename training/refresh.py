@@ -153,7 +153,7 @@ class Trainer:
         done = 0
         for batch in prepare(self.corpus, examples, self.learning, random):
             learner.step(batch)
-            done += batch.count
+            done += len(batch.examples)
             self.progress("training", done, len(examples))
 
     def _rank(self, learner: Learner, newest: Examples) -> Ranking:

@@ -117,11 +117,20 @@ class UserTower(nn.Module):
         condition: Tensor,
         context: Tensor,
     ) -> Tensor:
+        people = self.people(history_items, history_ages, topic_ids, topic_weights, context)
+        return self.asked(*people, condition)
+
+    def people(
+        self, history_items: Tensor, history_ages: Tensor, topic_ids: Tensor, topic_weights: Tensor, context: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what of the users no condition changes: the fusion's input (B, P) and tastes (B, K, D / 2)."""
         pasts = self._pasts(history_items, history_ages)  # (B, K, D / 2)
         topical = (self.topic(topic_ids) * topic_weights.unsqueeze(-1)).sum(1)  # (B, 32)
-        person = torch.cat((pasts.mean(1), topical, context), dim=1)
+        return torch.cat((pasts.mean(1), topical, context), dim=1), self.through(pasts)
+
+    def asked(self, person: Tensor, tastes: Tensor, condition: Tensor) -> Tensor:
+        """Return user embeddings (B, D + S + V + (K - 1) D / 2) of people who are asked for with conditions (B,)."""
         embedding: Tensor = self.start + self.fusion(person, condition)  # (B, D + S + V)
-        tastes = self.through(pasts)
         taste = functional.pad(tastes[:, 0], (self.topical, STREAMING + COVISITS))
         if self.attention is None:
             return embedding + taste

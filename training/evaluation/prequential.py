@@ -124,7 +124,7 @@ def learn(
         for batch in prepare(corpus, examples, settings, random, counted):
             for learner in members:
                 learner.step(batch)
-            done += batch.count
+            done += len(batch.examples)
             progress((len(examples) * group + done) // len(alike))
 
 

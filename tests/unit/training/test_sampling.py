@@ -72,9 +72,9 @@ def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
     items = batch.candidates.items[places]
     assert len(rows)
     for row, item in zip(rows.tolist(), items.tolist(), strict=True):
-        assert item in batch.examples.histories[row]
-        assert item != batch.examples.items[row]
-    assert sum(batch.slices) == len(batch.conditions) == 2 * batch.count
+        assert item in batch.examples.histories[batch.rows[row]]
+        assert item != batch.examples.items[batch.rows[row]]
+    assert sum(batch.slices) == len(batch.conditions) == 2 * len(batch.examples)
     assert np.all(np.diff(batch.covisits.owners) >= 0)
 
 
