@@ -31,10 +31,10 @@ from benchmarks.harness import (
 )
 from headwater.bundle import Bundle
 from headwater.covisit_features import COVISITS
-from headwater.features import Query, encode_queries
 from headwater.fold import EMPTY
 from headwater.index import ItemIndex
 from headwater.index.snapshot import read_newest_snapshot
+from headwater.query_features import Query, encode_queries
 from headwater.stores import RedisFeatureStore
 from serving.state import instance_name
 from tests.services import poll

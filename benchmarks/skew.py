@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.events import Engagement, Item
-from headwater.features import Query, encode_queries
 from headwater.item_covisits import ItemCovisits
+from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
 from headwater.successions import Succession, decode_successions, encode_successions, succession
 from headwater.user_record import Outcome, UserRecord, decode_user_record, encode_user_record

@@ -11,9 +11,9 @@ import numpy as np
 from benchmarks.harness import BEGIN_MS, news, record
 from headwater.activity import ItemActivity
 from headwater.covisit_features import COVISITS
-from headwater.features import Query, encode_queries
 from headwater.index import Candidates, ItemIndex, item_index
 from headwater.item_embedding import ItemEmbedding
+from headwater.query_features import Query, encode_queries
 from headwater.user_record import UserRecord
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus

@@ -12,17 +12,17 @@ from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
 from headwater.errors import UnknownTopic
 from headwater.events import iso
-from headwater.features import Query, encode_queries
 from headwater.fold import EMPTY, UserState
 from headwater.index import Candidates, Relevance
 from headwater.item_covisits import ItemCovisits
+from headwater.query_features import Query, encode_queries
 from headwater.stores import FeatureStore
 from headwater.user_record import UserRecord
+from serving.candidate_json import candidates_json
 from serving.clock import Clock
 from serving.held import HeldGenerations, Pair
 
 NEAR_MATCHES = 3
-SCORE_DIGITS = 5
 NO_CANDIDATES = Candidates([], np.empty(0, dtype=np.float32))
 
 
@@ -79,16 +79,7 @@ class Answer:
             "cold_start": self.cold_start,
             **more,
         }
-        return orjson.dumps(document)[:-1] + b',"candidates":[%b]}' % self._candidates()
-
-    def _candidates(self) -> bytes:
-        """Encode ids and scores as two lists and join them: an object for each candidate takes longer than its search."""
-        if not self.candidates.item_ids:
-            return b""
-        item_ids = orjson.dumps(self.candidates.item_ids, option=orjson.OPT_INDENT_2)[4:-2].split(b",\n  ")
-        rounded = self.candidates.scores.round(SCORE_DIGITS)
-        scores = orjson.dumps(rounded, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-        return b'{"item_id":%b}' % b'},{"item_id":'.join(map(b',"score":'.join, zip(item_ids, scores, strict=True)))
+        return orjson.dumps(document)[:-1] + b',"candidates":[%b]}' % candidates_json(self.candidates)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.events import Engagement
-from headwater.features import Features, Query, encode_queries
+from headwater.features import Features
 from headwater.fold import UserState
+from headwater.query_features import Query, encode_queries
 from headwater.user_record import Outcome, UserRecord
 from training.corpus import Corpus
 

@@ -12,18 +12,10 @@ import torch
 
 from headwater.bundle import Manifest, Tower, publish_bundle, tensor_specs
 from headwater.covisit_features import COVISITS
-from headwater.features import (
-    HISTORY,
-    ITEM_INPUTS,
-    STREAMING,
-    USER_INPUTS,
-    Features,
-    Query,
-    encode_items,
-    encode_queries,
-)
+from headwater.features import HISTORY, ITEM_INPUTS, STREAMING, USER_INPUTS, Features, encode_items
 from headwater.fold import UserState
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
+from headwater.query_features import Query, encode_queries
 from headwater.vocabulary import Vocabulary
 from training.learner import Learner
 from training.ranker import Ranker, Shortlist

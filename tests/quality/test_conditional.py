@@ -9,7 +9,8 @@ import pytest
 from headwater.bundle import Bundle
 from headwater.errors import BundleRefused
 from headwater.events import Engagement, Item
-from headwater.features import Query, encode_items, encode_queries
+from headwater.features import encode_items
+from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
 from headwater.user_record import UserRecord
 from training.batches import LearningSettings, prepare

@@ -7,7 +7,7 @@ import numpy as np
 
 from headwater.datafiles import EngagementTable
 from headwater.events import Item
-from headwater.features import Query, encode_queries
+from headwater.query_features import Query, encode_queries
 from headwater.user_record import UserRecord
 from training.batches import LearningSettings
 from training.corpus import Corpus

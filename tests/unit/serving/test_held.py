@@ -12,12 +12,12 @@ from redis import RedisError
 
 from headwater.bundle import FILTERED_PULL
 from headwater.errors import NoLiveGeneration, UnknownTopic
-from headwater.features import Query, encode_queries
 from headwater.fold import EMPTY
 from headwater.generations import Alias, Generation, Generations
 from headwater.index import Relevance
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
+from headwater.query_features import Query, encode_queries
 from headwater.stores import MemoryFeatureStore
 from serving.batching import Batcher
 from serving.clock import Clock

@@ -1,0 +1,126 @@
+"""The encoding of queries into user tower inputs, compiled: every answer and every example needs it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from headwater.features import CONTEXT, HISTORY, HOUR_MS, USER_INPUTS, USER_TOPICS, Features, Floats, Indices, Ints
+from headwater.fold import TOPIC_HALF_LIFE_MS, UserState
+from headwater.vocabulary import UNKNOWN
+
+DAY_MS = 86_400_000.0
+_INTS = "int64[::1]"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One row for the user tower: whom, about what (None asks without a condition)."""
+
+    state: UserState
+    topic: str | None
+
+
+def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabulary: Indices) -> Features:
+    """Return the user tower's inputs for B queries.
+
+    Args:
+        queries: B user states with their conditions.
+        now_ms: Epoch ms of all queries, or of each.
+        vocabulary: The bundle's.
+
+    Returns:
+        history_items (B, HISTORY) int64, newest first, 0 where unknown; history_ages (B, HISTORY)
+        float32, log1p hours; topic_ids (B, USER_TOPICS) int64 and topic_weights float32, heaviest
+        first; condition (B,) int64; context (B, CONTEXT) float32.
+    """
+    rows, states = len(queries), [query.state for query in queries]
+    histories = [state.item_ids[: -HISTORY - 1 : -1] for state in states]
+    times_ms = [state.times_ms[: -HISTORY - 1 : -1] for state in states]
+    counted = [state.topics[:USER_TOPICS] for state in states]
+    item_number, topic_number = vocabulary.item_index.get, vocabulary.topic_index.get
+    history_items, history_ages = np.zeros((rows, HISTORY), np.int64), np.zeros((rows, HISTORY), np.float32)
+    topic_ids, topic_weights = np.zeros((rows, USER_TOPICS), np.int64), np.zeros((rows, USER_TOPICS), np.float32)
+    context = np.zeros((rows, CONTEXT), np.float32)
+    _fill(
+        _ints([now_ms] * len(queries) if isinstance(now_ms, int) else now_ms),
+        _ints([state.engagements for state in states]),
+        _ints(list(map(len, histories))),
+        _ints([item_number(item_id, UNKNOWN) for history in histories for item_id in history]),
+        _ints([at_ms for past in times_ms for at_ms in past]),
+        _ints(list(map(len, counted))),
+        _ints([topic_number(topic, UNKNOWN) for topics in counted for topic, _ in topics]),
+        np.array([counter.weight for topics in counted for _, counter in topics], dtype=np.float64),
+        _ints([counter.as_of_ms for topics in counted for _, counter in topics]),
+        history_items,
+        history_ages,
+        topic_ids,
+        topic_weights,
+        context,
+    )
+    condition = _ints([UNKNOWN if query.topic is None else topic_number(query.topic, UNKNOWN) for query in queries])
+    columns = history_items, history_ages, topic_ids, topic_weights, condition, context
+    return dict(zip(USER_INPUTS, columns, strict=True))
+
+
+def _ints(values: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
+@njit("float64(int64)", cache=True, nogil=True)
+def _log_hours(elapsed_ms: int) -> float:
+    return math.log1p(max(elapsed_ms, 0) / HOUR_MS)
+
+
+@njit(
+    f"void({_INTS}, {_INTS}, {_INTS}, {_INTS}, {_INTS}, {_INTS}, {_INTS}, float64[::1], {_INTS}, "
+    "int64[:, ::1], float32[:, ::1], int64[:, ::1], float32[:, ::1], float32[:, ::1])",
+    cache=True,
+    nogil=True,
+)
+def _fill(
+    now_ms: Ints,
+    engagements: Ints,
+    pasts: Ints,
+    items: Ints,
+    items_ms: Ints,
+    counted: Ints,
+    topics: Ints,
+    weights: npt.NDArray[np.float64],
+    weighed_ms: Ints,
+    history_items: Ints,
+    history_ages: Floats,
+    topic_ids: Ints,
+    topic_weights: Floats,
+    context: Floats,
+) -> None:
+    """Write B rows, of which each has its share of `items`, newest first, and of `topics`, in any order."""
+    heaviest = np.empty(USER_TOPICS)
+    item, counter = 0, 0
+    for row in range(len(now_ms)):
+        now = now_ms[row]
+        context[row, 0] = math.log1p(engagements[row])
+        context[row, 1] = _log_hours(now - items_ms[item]) if pasts[row] else 0.0
+        hour = now % DAY_MS / DAY_MS * 2 * math.pi
+        context[row, 2], context[row, 3] = math.sin(hour), math.cos(hour)
+        for place in range(pasts[row]):
+            history_items[row, place], history_ages[row, place] = items[item], _log_hours(now - items_ms[item])
+            item += 1
+        known = 0
+        for _ in range(counted[row]):
+            topic, age = topics[counter], now - weighed_ms[counter]
+            weight = weights[counter] * math.exp2(-age / TOPIC_HALF_LIFE_MS)
+            counter += 1
+            if topic == UNKNOWN:
+                continue
+            place = known
+            while place and (weight, topic) > (heaviest[place - 1], topic_ids[row, place - 1]):
+                heaviest[place], topic_ids[row, place] = heaviest[place - 1], topic_ids[row, place - 1]
+                place -= 1
+            heaviest[place], topic_ids[row, place] = weight, topic
+            known += 1
+        for place in range(known):
+            topic_weights[row, place] = math.log1p(heaviest[place])

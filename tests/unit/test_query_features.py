@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+
+from headwater.features import HISTORY, USER_INPUTS, USER_TOPICS
+from headwater.fold import EMPTY, TopicCounter, UserState
+from headwater.query_features import Query, encode_queries
+from headwater.vocabulary import Vocabulary
+
+NOW_MS = 1_507_700_000_000
+HOUR_MS = 3_600_000
+VOCABULARY = Vocabulary(("sport", "music", "news"), ("a", "b", "c"))
+
+
+def test_histories_come_newest_first_with_their_ages() -> None:
+    state = UserState(("a", "unknown", "c"), (NOW_MS - 3 * HOUR_MS, NOW_MS - HOUR_MS, NOW_MS + 5), engagements=7)
+    features = encode_queries([Query(EMPTY, None), Query(state, "music")], NOW_MS, VOCABULARY)
+    assert features["history_items"].tolist() == [[0] * HISTORY, [3, 0, 1] + [0] * (HISTORY - 3)]
+    ages = [0.0, math.log1p(1), math.log1p(3)] + [0.0] * (HISTORY - 3)
+    assert features["history_ages"][1] == pytest.approx(ages)
+    assert features["condition"].tolist() == [0, 2]
+    hour = NOW_MS % (24 * HOUR_MS) / (24 * HOUR_MS) * 2 * math.pi
+    assert features["context"][0] == pytest.approx([0.0, 0.0, math.sin(hour), math.cos(hour)], abs=1e-6)
+    assert features["context"][1, :2] == pytest.approx([math.log1p(7), 0.0])
+
+
+def test_topics_come_heaviest_first_as_of_the_query() -> None:
+    counters = {
+        "unknown": TopicCounter(9.0, NOW_MS),
+        "sport": TopicCounter(1.0, NOW_MS),
+        "news": TopicCounter(1.0, NOW_MS),
+        "music": TopicCounter(6.0, NOW_MS - 3 * 24 * HOUR_MS),
+    }
+    features = encode_queries([Query(UserState(topics=tuple(counters.items())), None)], [NOW_MS], VOCABULARY)
+    assert features["topic_ids"].tolist() == [[2, 3, 1] + [0] * (USER_TOPICS - 3)]
+    expected = [math.log1p(3), math.log1p(1), math.log1p(1)] + [0.0] * (USER_TOPICS - 3)
+    assert features["topic_weights"][0] == pytest.approx(expected)
+
+
+def test_a_row_does_not_depend_on_the_others_and_none_are_fine() -> None:
+    random = np.random.default_rng(0)
+    queries = [
+        Query(
+            UserState(
+                tuple(random.choice(list("abcd"), length)),
+                tuple(sorted(random.integers(NOW_MS - 10**9, NOW_MS, length).tolist())),
+                (("music", TopicCounter(float(random.random()), NOW_MS - int(random.integers(10**9)))),),
+                length,
+            ),
+            "sport",
+        )
+        for length in (0, 1, 10, 30, 50)
+    ]
+    together = encode_queries(queries, NOW_MS, VOCABULARY)
+    for row, query in enumerate(queries):
+        alone = encode_queries([query], NOW_MS, VOCABULARY)
+        for name in USER_INPUTS:
+            assert np.array_equal(alone[name][0], together[name][row])
+    for name, (dtype, width) in USER_INPUTS.items():
+        nothing = encode_queries([], NOW_MS, VOCABULARY)[name]
+        assert nothing.dtype == dtype
+        assert nothing.shape == ((0, width) if width else (0,))
