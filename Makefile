@@ -52,4 +52,4 @@ docs: setup ## Write the generated schemas
 	$(BIN)/python -m headwater.schemas
 
 clean: ## Delete the environment and all local state
-	rm -rf .venv var build *.egg-info
+	rm -rf .venv .venv-quix var build *.egg-info

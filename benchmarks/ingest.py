@@ -1,7 +1,7 @@
-"""Ingest: a stream worker beside two, an empty Faust agent and a bare aiokafka loop: `python -m benchmarks.ingest`.
+"""Ingest: a stream worker beside two, an empty Faust agent, a bare aiokafka loop and Quix: `python -m benchmarks.ingest`.
 
-News clicks wait in Kafka, each in a record of its own or framed, then one process takes them in, or two. The bare loop does
-the same fold and the same writes to Redis and Kafka without Faust; the empty agent counts records and does nothing.
+News clicks wait in Kafka, each in a record of its own or framed, then one process takes them in, or two. The bare loop and
+Quix Streams do the same fold and the same writes to Redis and Kafka; the empty agent counts records and does nothing.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import Transport
 from kafka import KafkaProducer
 
 from benchmarks.harness import BEGIN_MS, RUNS, News, news, record, services
+from benchmarks.ingest_loop import IngestLoop
 from headwater.names import ENGAGEMENTS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings, read_settings
@@ -28,11 +29,9 @@ from headwater.stores.protocol import StoredItem
 from headwater.topics import ensure_topics
 from streams.app import make_app
 from streams.batches import MAX_BATCH
-from streams.engagements import EngagementFold
 from streams.hosting import running
-from streams.record import Outgoing, Record
+from streams.record import Record
 from streams.report import Report
-from streams.worker import now_ms
 from tests.system import environment
 
 EVENTS = 100_000
@@ -42,6 +41,7 @@ WORKERS = {"two-workers": 2}
 TELL_S = 0.1
 TIMEOUT_S = 300.0
 POLL_MS = 20
+QUIX = Path(".venv-quix/bin/python")
 
 
 @click.command()
@@ -76,11 +76,15 @@ def main(runs: int, peer: str | None, stats_file: Path | None) -> None:
 
 def _rates(settings: Settings, data: News, shape: str, run: int) -> dict[str, float]:
     cases = {
-        "headwater": ("headwater", "stream"),
-        "two-workers": ("headwater", "stream"),
-        "bare": ("benchmarks.ingest", "--peer", "bare"),
-        "empty-faust": ("benchmarks.ingest", "--peer", "empty-faust"),
+        "headwater": (sys.executable, "-m", "headwater", "stream"),
+        "two-workers": (sys.executable, "-m", "headwater", "stream"),
+        "bare": (sys.executable, "-m", "benchmarks.ingest", "--peer", "bare"),
+        "quix": (str(QUIX), "-m", "benchmarks.ingest_quix"),
+        "empty-faust": (sys.executable, "-m", "benchmarks.ingest", "--peer", "empty-faust"),
     }
+    if not QUIX.is_file():
+        click.echo(f"Quix Streams is left out: {QUIX} is absent, see benchmarks/ingest_quix.py", err=True)
+        del cases["quix"]
     if shape == "framed":
         del cases["empty-faust"]  # it would count frames
         del cases["two-workers"]  # one would have fetched all frames before the other joins
@@ -90,8 +94,7 @@ def _rates(settings: Settings, data: News, shape: str, run: int) -> dict[str, fl
         sent = _prepared(own, data, shape)
         stats_files = [own.state_dir / f"{own.namespace}-{worker}.json" for worker in range(WORKERS.get(case, 1))]
         processes = [
-            subprocess.Popen([sys.executable, "-m", *command, "--stats-file", str(path)], env=environment(own))
-            for path in stats_files
+            subprocess.Popen([*command, "--stats-file", str(path)], env=environment(own)) for path in stats_files
         ]
         try:
             rates[case] = _rate(stats_files, sent)
@@ -169,42 +172,22 @@ async def _empty_faust(settings: Settings, stats_file: Path) -> None:
         await _telling(report, stats_file)
 
 
-class _Publisher:
-    """Appends through aiokafka alone."""
-
-    def __init__(self, producer: AIOKafkaProducer, settings: Settings) -> None:
-        self._producer, self._names = producer, settings.names
-
-    async def publish(self, records: Sequence[Outgoing]) -> None:
-        sent = [
-            await self._producer.send(self._names.topic(each.topic), each.value, each.key, headers=list(each.headers))
-            for each in records
-        ]
-        await asyncio.gather(*sent)
-
-
 async def _bare(settings: Settings, stats_file: Path) -> None:
-    servers, report = settings.kafka_bootstrap_servers, Report()
-    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+    report = Report()
+    ingest = await IngestLoop.started(settings, report)
     consumer = AIOKafkaConsumer(
         settings.names.topic(ENGAGEMENTS),
-        bootstrap_servers=servers,
+        bootstrap_servers=settings.kafka_bootstrap_servers,
         group_id="bare",
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
-    await producer.start()
     await consumer.start()
     telling = asyncio.create_task(_telling(report, stats_file))
-    fold = EngagementFold(
-        RedisFeatureStore.of(settings), _Publisher(producer, settings), report, now_ms, settings.max_future_s * 1000
-    )
     while not telling.done():
         polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_BATCH)
-        records = [event for found in polled.values() for each in found for event in Record.of(each).events()]
-        for start in range(0, len(records), MAX_BATCH):
-            await fold.apply(records[start : start + MAX_BATCH])
-        if records:
+        if polled:
+            await ingest.take_in([Record.of(each) for found in polled.values() for each in found])
             await consumer.commit()
 
 

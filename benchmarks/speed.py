@@ -51,6 +51,7 @@ def _queries(figures: Figures) -> list[str]:
 
 def _ingest(figures: Figures) -> list[str]:
     names = {"headwater": "a stream worker", "bare": "bare aiokafka loop, same fold and writes"}
+    names |= {"quix": "Quix Streams, same fold and writes"}
     names |= {"two-workers": "two stream workers", "empty-faust": "empty Faust agent"}
     rows: list[tuple[object, ...]] = []
     for shape, text in (("single", "one event a record"), ("framed", "framed")):
