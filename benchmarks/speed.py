@@ -94,6 +94,23 @@ def _exponents(rows: list[Figures], first: int, last: int) -> list[tuple[object,
     return [(part, round(math.log(ms[last, part] / ms[first, part]) / math.log(last / first), 2)) for part in parts]
 
 
+def _growth(figures: Figures) -> list[str]:
+    rows = figures["rows"]
+    first, last = rows[0], rows[-1]
+    names = {
+        "query_us": "features of one query, µs",
+        "job_us_a_user": "features of 256 users at once, µs a user",
+        "fold_us_an_event": "fold of 256 engagements, µs an event",
+        "redis_mb": "Redis, MB",
+    }
+    growth = math.log(last["users"] / first["users"])
+    table: list[tuple[object, ...]] = [
+        (text, *(row[name] for row in rows), round(math.log(last[name] / first[name]) / growth, 2))
+        for name, text in names.items()
+    ]
+    return _table(("users", *(f"{row['users']:,}" for row in rows), "exponent"), table)
+
+
 def _churn(figures: Figures) -> list[str]:
     recall = f"recall@{figures['k']}"
     names = (f"{recall}_mean", f"{recall}_lowest", f"fresh_{recall}", "failed", "mb_over_fresh", "operations_per_s")
@@ -190,6 +207,7 @@ SECTIONS = {
     "freshness": ("From Kafka to an answer", _freshness),
     "search": ("Search on one core, beside other libraries", _search),
     "trained_index": ("HNSW on embeddings trained on news clicks, recall of the whole score", _trained_index),
+    "growth": ("More users", _growth),
     "churn": ("Items that come and go: recall of the graph alone", _churn),
     "swap": ("A second generation while the first answers", _swap),
     "refresh": ("A first training, and a refresh after 10 minutes of news clicks", _refresh),
