@@ -38,6 +38,7 @@ class Block:
         self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._numbers = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._sum = np.zeros(dimension, dtype=np.float64)
+        self._squares = 0.0
         self._centroid: npt.NDArray[np.float32] | None = None
         self._numbered_by: tuple[ItemNumbers, int] | None = None
         self._unnumbered: set[int] = set()
@@ -62,6 +63,7 @@ class Block:
         self._matrix[: len(item_ids), : self._dimension] = embeddings
         self._published_ms[: len(item_ids)] = published_ms
         self._sum, self._centroid = embeddings.sum(axis=0, dtype=np.float64), None
+        self._squares = float(np.einsum("rc,rc->", embeddings, embeddings, dtype=np.float64))
         self._refreshed_ms = 0
 
     def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
@@ -74,12 +76,16 @@ class Block:
             self.item_ids.append(item_id)
             self.rows[item_id] = row
         else:
-            self._sum -= self._matrix[row, : self._dimension]
-        self._sum += embedding
-        self._centroid = None
+            self._count(self._matrix[row, : self._dimension], -1)
+        self._count(embedding, 1)
         self._matrix[row, : self._dimension] = embedding
         self._published_ms[row] = published_ms
         self.set_activity(item_id, activity)
+
+    def _count(self, embedding: npt.NDArray[np.float32], times: int) -> None:
+        self._sum += times * embedding
+        self._squares += times * float(embedding @ embedding)
+        self._centroid = None
 
     def _grow(self, capacity: int) -> None:
         for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms", "_numbers"):
@@ -91,8 +97,7 @@ class Block:
     def remove(self, item_id: str) -> None:
         """Delete an item that is here."""
         row, last = self.rows.pop(item_id), len(self.item_ids) - 1
-        self._sum -= self._matrix[row, : self._dimension]
-        self._centroid = None
+        self._count(self._matrix[row, : self._dimension], -1)
         moved = self.item_ids.pop()
         if row != last:
             self.item_ids[row] = moved
@@ -139,6 +144,12 @@ class Block:
             self._centroid = (self._sum / max(1, len(self))).astype(np.float32)
         return self._centroid
 
+    def spread(self) -> float:
+        """Return the standard deviation of the static embeddings around the centroid in any one direction."""
+        centroid = self.centroid()
+        variance = self._squares / max(1, len(self)) - float(centroid @ centroid)
+        return float(np.sqrt(max(0.0, variance) / self._dimension))
+
     def published_ms(self) -> npt.NDArray[np.int64]:
         """Return publish times (N,), a view."""
         return self._published_ms[: len(self)]
@@ -156,8 +167,15 @@ class Block:
         self._stale_rows.clear()
         return self._matrix[: len(self)]
 
+    def matrix_of(self, rows: npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.float32]:
+        """Return the item embeddings (R, D + STREAMING) of some rows as of `now_ms`, whatever the others are as of."""
+        return np.hstack((self._matrix[rows, : self._dimension], self._streaming(rows, now_ms)))
+
     def _refresh(self, rows: slice | npt.NDArray[np.int64], now_ms: int) -> None:
-        self._matrix[rows, self._dimension :] = streaming_features(
+        self._matrix[rows, self._dimension :] = self._streaming(rows, now_ms)
+
+    def _streaming(self, rows: slice | npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.float32]:
+        return streaming_features(
             self._counts[rows], self._totals[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
         )
 

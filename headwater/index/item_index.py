@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from headwater.features import STREAMING
 from headwater.index.added_scores import AddedScores
 from headwater.index.block import Block
 from headwater.index.graph import Graph
+from headwater.index.outlook import Outlook
 from headwater.index.top import NEVER, top
 from headwater.item_embedding import ItemEmbedding
 
@@ -20,6 +22,10 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
+OUTLOOK_MS = 5_000
+PROBED_ITEMS = 20_000
+PROBED_TOPICS = 16
+"""Topics that are looked at for an answer about everything, where the graph is searched, and their items in all."""
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -53,6 +59,8 @@ class ItemIndex:
         self._blocks: dict[str, Block] = {}
         self._topics: dict[str, tuple[str, ...]] = {}
         self._activities: dict[str, ItemActivity] = {}
+        self._outlook: Outlook | None = None
+        self._outlook_ms = 0
 
     def __len__(self) -> int:
         return len(self.everything)
@@ -209,7 +217,7 @@ class ItemIndex:
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
         if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
             return [
-                self._search_graph(embedding, k, now_ms, out, added.of([place]) if added else None)
+                self._search_everything(embedding, k, now_ms, out, added.of([place]) if added else None)
                 for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
             ]
         return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, added))
@@ -250,6 +258,34 @@ class ItemIndex:
         cosine: npt.NDArray[np.float32] = embeddings @ centroid / np.maximum(norms, 1e-12)
         return cosine
 
+    def _search_everything(
+        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedScores | None
+    ) -> Candidates:
+        """Unite what the graph finds with the best of promising topics: it stays in one cluster where several are good."""
+        found = [self._search_graph(embedding, k, now_ms, excluded, added)]
+        found += [
+            next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
+            for block in self._promising(embedding[: self.dimension], now_ms)
+        ]
+        scores = {
+            name: score for each in found for name, score in zip(each.item_ids, each.scores.tolist(), strict=True)
+        }
+        best = sorted(scores, key=lambda item_id: -scores[item_id])[:k]
+        return Candidates(best, np.array([scores[item_id] for item_id in best], dtype=np.float32))
+
+    def _promising(self, embedding: Embeddings, now_ms: int) -> Iterator[Block]:
+        """Yield the blocks of promising topics, with at most `PROBED_ITEMS` in all."""
+        if not self._blocks:
+            return
+        if self._outlook is None or abs(now_ms - self._outlook_ms) >= OUTLOOK_MS:
+            self._outlook, self._outlook_ms = Outlook(self._blocks), now_ms
+        left = PROBED_ITEMS
+        known = filter(None, map(self._blocks.get, self._outlook.promising(embedding)))
+        for block in islice(known, PROBED_TOPICS):
+            if len(block) <= left:
+                left -= len(block)
+                yield block
+
     def _search_graph(
         self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedScores | None
     ) -> Candidates:
@@ -263,7 +299,7 @@ class ItemIndex:
         chosen = np.unique(np.concatenate(parts))
         if len(chosen) < min(k + len(excluded), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-        scores = block.matrix(now_ms)[chosen] @ embedding
+        scores = block.matrix_of(chosen, now_ms) @ embedding
         if more:
             scores[np.searchsorted(chosen, more.rows)] += more.scores
         scores[np.isin(chosen, _rows_of(block, excluded))] = NEVER
