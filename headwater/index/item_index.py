@@ -22,7 +22,8 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
-OUTLOOK_MS = 5_000
+OUTLOOK_SHARE = 0.005
+"""Of the items that may come, change or go until it is told anew where topics lie."""
 PROBED_ITEMS = 20_000
 PROBED_TOPICS = 16
 """Topics that are looked at for an answer about everything, where the graph is searched, and their items in all."""
@@ -60,7 +61,7 @@ class ItemIndex:
         self._topics: dict[str, tuple[str, ...]] = {}
         self._activities: dict[str, ItemActivity] = {}
         self._outlook: Outlook | None = None
-        self._outlook_ms = 0
+        self._changes = 0
 
     def __len__(self) -> int:
         return len(self.everything)
@@ -87,6 +88,7 @@ class ItemIndex:
             DimensionMismatch: an embedding is not (D,).
         """
         fresh: dict[str, ItemEmbedding] = {item.item_id: item for item in items}
+        self._changes += len(fresh)
         for item in fresh.values():
             if item.embedding.shape != (self.dimension,):
                 raise DimensionMismatch(
@@ -153,6 +155,7 @@ class ItemIndex:
                     self._remove_from(topic, item_id)
                 self.everything.remove(item_id)
                 self.graph.remove(item_id)
+                self._changes += 1
 
     def _remove_from(self, topic: str, item_id: str) -> None:
         block = self._blocks[topic]
@@ -265,7 +268,7 @@ class ItemIndex:
         found = [self._search_graph(embedding, k, now_ms, excluded, added)]
         found += [
             next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-            for block in self._promising(embedding[: self.dimension], now_ms)
+            for block in self._promising(embedding[: self.dimension])
         ]
         scores = {
             name: score for each in found for name, score in zip(each.item_ids, each.scores.tolist(), strict=True)
@@ -273,12 +276,12 @@ class ItemIndex:
         best = sorted(scores, key=lambda item_id: -scores[item_id])[:k]
         return Candidates(best, np.array([scores[item_id] for item_id in best], dtype=np.float32))
 
-    def _promising(self, embedding: Embeddings, now_ms: int) -> Iterator[Block]:
+    def _promising(self, embedding: Embeddings) -> Iterator[Block]:
         """Yield the blocks of promising topics, with at most `PROBED_ITEMS` in all."""
         if not self._blocks:
             return
-        if self._outlook is None or abs(now_ms - self._outlook_ms) >= OUTLOOK_MS:
-            self._outlook, self._outlook_ms = Outlook(self._blocks), now_ms
+        if self._outlook is None or self._changes > OUTLOOK_SHARE * len(self):
+            self._outlook, self._changes = Outlook(self._blocks), 0
         left = PROBED_ITEMS
         known = filter(None, map(self._blocks.get, self._outlook.promising(embedding)))
         for block in islice(known, PROBED_TOPICS):

@@ -69,3 +69,15 @@ def test_items_without_topics_are_searched_by_graph_alone(monkeypatch: pytest.Mo
     index.upsert([ItemEmbedding(f"i{n}", (), LONG_AGO_MS, np.full(D, n, dtype=np.float32)) for n in range(20)])
     (found,) = index.search(np.ones((1, D + STREAMING), dtype=np.float32), K, None, NOW_MS)
     assert found.item_ids == [f"i{n}" for n in range(19, 9, -1)]
+
+
+def test_new_topics_are_looked_at_once_enough_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "EXACT_LIMIT", 0)
+    random = np.random.default_rng(0)
+    index, user = ItemIndex(D), np.ones((1, D + STREAMING), dtype=np.float32)
+    for topic, mean in (("before", 0.0), ("after", 1.0)):
+        embeddings = random.normal(mean, 0.5, size=(SIZE, D)).astype(np.float32)
+        index.upsert([ItemEmbedding(f"{topic}-{n}", (topic,), LONG_AGO_MS, each) for n, each in enumerate(embeddings)])
+        monkeypatch.setattr(index.graph, "search", lambda embedding, k: [f"before-{n}" for n in range(SIZE)])
+        (found,) = index.search(user, K, None, NOW_MS)
+        assert all(item_id.startswith(topic) for item_id in found.item_ids)
