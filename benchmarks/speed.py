@@ -219,8 +219,8 @@ REASONS = {
     "queries": """\
 The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a third
 of what a lone query costs it: half of the rate takes most of the core, and inserts the rest. What is left is Python:
-a third HTTP, a quarter the search, a fifth Redis and decoding. A notification job's time goes to JSON, to decoding user
-records and to encoding them for the tower, in one process on one core; next: several serving processes over one snapshot.""",
+a third HTTP, a quarter the search, a fifth Redis and decoding. Of a notification job's time decoding user records takes a
+quarter, the search another, JSON a sixth, in one process on one core; next: several serving processes over one snapshot.""",
     "ingest": """\
 A message of Faust's carries all records that a fetch brought of a partition, so what Faust costs is spread over them.
 What is left is decoding, validation, the fold and redis-py, all Python on one core: the bare loop, which does the same
@@ -234,17 +234,17 @@ is the wait for a core: queries, Kafka, Redis, both workers and the clients want
 most of the server's. The floor inserts and searches in one process, without Kafka.""",
     "search": """\
 Inside a topic exact search over the topic's own matrix finds everything at every width, where filtered graphs lose
-most of a narrow topic. Without a topic the graph's recall is bounded by ef and by clusters that lie apart; exact
-search is planned up to 100,000 items, where it costs twice what the 64 static dimensions alone would: the streaming
-ones are a third of the matrix.""",
+most of a narrow topic. Without a topic a graph misses what lies in other clusters than where it ends up, at any ef, so
+that up to 16 topics that promise most are searched exactly beside it; exact search of everything is planned up to 100,000
+items, where it costs twice what the 64 static dimensions alone would: the streaming ones are a third of the matrix.""",
     "churn": """\
 Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
     "swap": """\
 Embedding, encoding, Kafka, decoding and inserting share two cores with 300 queries a second; hnswlib builds alone on
 one. Requests settle for 2 s before a generation is built, so that every worker embeds new items for it.""",
     "refresh": """\
-A step scores 1,000 rows, each example with its condition and without, against 1,100 items: its matrix products alone,
-forwards and backwards, take 9 of 29 ms on both cores, and sampling and features 22 ms on one.""",
+A step of 512 examples scores 1,000 rows, each example with its condition and without, against 660 to 1,100 items: its
+matrix products alone, forwards and backwards, take 6 of 20 ms on both cores, and sampling and features 10 ms on one.""",
     "start": """\
 Importing the libraries takes seconds by itself. Memory is two copies of each embedding (all items, and the
 topic's), the graph, and Python's dictionaries of ids. Next: topics as rows of one matrix.""",
