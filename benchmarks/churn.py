@@ -1,7 +1,8 @@
 """Recall, memory and speed of graphs whose items come and go: `python -m benchmarks.churn`.
 
 The shape of the streaming runbooks of big-ann-benchmarks: deletes and inserts follow clusters, and what is live drifts.
-No two embeddings are equal, and all items were published long ago, so that Headwater finds them by its graph alone.
+No two embeddings are equal, and all items were published long ago, so that Headwater finds them by its graph and by the
+topics that promise most, never by exact search of everything.
 """
 
 import gc
@@ -129,7 +130,7 @@ class System:
 
 
 class Headwater(System):
-    """`ItemIndex`, held to its graph."""
+    """`ItemIndex`, as it searches large corpora."""
 
     def __init__(self, library: Any, count: int) -> None:
         item_index.EXACT_LIMIT = 0

@@ -208,7 +208,7 @@ SECTIONS = {
     "search": ("Search on one core, beside other libraries", _search),
     "trained_index": ("HNSW on embeddings trained on news clicks, recall of the whole score", _trained_index),
     "growth": ("More users", _growth),
-    "churn": ("Items that come and go: recall of the graph alone", _churn),
+    "churn": ("Items that come and go: recall without exact search of everything", _churn),
     "swap": ("A second generation while the first answers", _swap),
     "refresh": ("A first training, and a refresh after 10 minutes of news clicks", _refresh),
     "start": ("Starting a server", _start),
