@@ -15,7 +15,7 @@ from kafka import KafkaConsumer
 from redis import Redis
 
 ROOT = Path(__file__).parents[1]
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 60.0
 INSTRUCTION = "run `make setup-services`, or pytest with --without-services"
 
 
@@ -34,7 +34,7 @@ def _is_free(port: int) -> bool:
         return port < 65_536 and probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def poll(condition: Callable[[], object], timeout_s: float = 240.0, what: str = "condition") -> None:
+def poll(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "condition") -> None:
     """Return when `condition` is true; fail naming `what` after the deadline."""
     deadline = time.monotonic() + timeout_s
     while not condition():

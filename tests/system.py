@@ -47,7 +47,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def headwater(settings: Settings, *arguments: str, timeout_s: float = 400) -> "subprocess.CompletedProcess[str]":
+def headwater(settings: Settings, *arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
     """Run one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "headwater", *arguments],
@@ -119,7 +119,7 @@ class Server(Process):
 
     def start(self) -> Self:
         super().start()
-        poll(self._answers, 240, "the server answers")
+        poll(self._answers, 60, "the server answers")
         return self
 
     def _answers(self) -> bool:
@@ -130,10 +130,10 @@ class Server(Process):
             return False
 
     def get(self, path: str, **params: Any) -> httpx.Response:
-        return httpx.get(f"{self.settings.serving_url}{path}", params=params, timeout=60)
+        return httpx.get(f"{self.settings.serving_url}{path}", params=params, timeout=30)
 
     def wait_ready(self) -> None:
-        poll(lambda: self.get("/health/ready").status_code == 200, 240, "the server is ready")
+        poll(lambda: self.get("/health/ready").status_code == 200, 60, "the server is ready")
 
 
 def with_server_port(settings: Settings) -> Settings:

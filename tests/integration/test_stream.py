@@ -68,7 +68,7 @@ def send(settings: Settings, events: list[Engagement]) -> None:
 
 
 def wait_for_items(settings: Settings, name: str = "stream") -> None:
-    poll(lambda: counters(stats_file(settings, name)).get("items", 0) >= ITEM_COUNT, 240, "all items are taken in")
+    poll(lambda: counters(stats_file(settings, name)).get("items", 0) >= ITEM_COUNT, 60, "all items are taken in")
 
 
 def offline(settings: Settings) -> tuple[dict[str, UserRecord], dict[tuple[int, str], ItemActivity], Counter[Outcome]]:
@@ -139,7 +139,7 @@ def test_every_engagement_is_applied_a_duplicate_or_a_dead_letter(settings: Sett
             seen = counters(stats_file(settings))
             return bool(sum(seen.get(name, 0) for name in ("applied", "duplicates", "dead_letters")) >= total)
 
-        poll(accounted, 240, "all engagements are accounted for")
+        poll(accounted, 60, "all engagements are accounted for")
         seen = counters(stats_file(settings))
         assert stream.end() == 0
     assert uncommitted(settings) == 0
@@ -166,7 +166,7 @@ def test_malformed_records_become_dead_letters_and_the_stream_goes_on(settings: 
         publish_items(settings)
         wait_for_items(settings)
         send(settings, engagements(100))
-        poll(lambda: counters(stats_file(settings)).get("applied") == 100, 240, "the stream goes on")
+        poll(lambda: counters(stats_file(settings)).get("applied") == 100, 60, "the stream goes on")
     producer.close()
     letters = {(letter.topic, letter.partition, letter.offset): letter for letter in read_dead_letters(settings)}
     assert {place: (letter.key, letter.value, letter.reason) for place, letter in letters.items()} == sent
@@ -179,13 +179,13 @@ def test_dead_letters_can_be_replayed_once_the_item_is_known(settings: Settings)
     ensure_topics(settings)
     with worker(settings):
         send(settings, engagements(50))
-        poll(lambda: counters(stats_file(settings)).get("dead_letters") == 50, 240, "all are dead letters")
+        poll(lambda: counters(stats_file(settings)).get("dead_letters") == 50, 60, "all are dead letters")
         publish_items(settings)
         wait_for_items(settings)
         dry = headwater(settings, "dead-letters", "replay", "--dry-run")
         assert "would replay 50" in dry.stdout
         assert headwater(settings, "dead-letters", "replay", "--reason", "unknown-item").returncode == 0
-        poll(lambda: counters(stats_file(settings)).get("applied") == 50, 240, "all are applied")
+        poll(lambda: counters(stats_file(settings)).get("applied") == 50, 60, "all are applied")
 
 
 def members(settings: Settings) -> int:
@@ -203,7 +203,7 @@ def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings
     ensure_topics(settings)
     publish_items(settings)
     with worker(settings, "first") as first, worker(settings, "second"):
-        poll(lambda: members(settings) == 2, 240, "both are in the group")
+        poll(lambda: members(settings) == 2, 60, "both are in the group")
         poll(
             lambda: (
                 sum(counters(stats_file(settings, name)).get("items", 0) for name in ("first", "second")) >= ITEM_COUNT
@@ -212,7 +212,7 @@ def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings
             "all items are taken in",
         )
         send(settings, engagements(6000))
-        poll(lambda: counters(stats_file(settings, "first")).get("applied", 0) > 100, 240, "the first is at work")
+        poll(lambda: counters(stats_file(settings, "first")).get("applied", 0) > 100, 60, "the first is at work")
         first.kill()
         send(settings, engagements(1000, seed=2, first=6000))
         expected = len(offline(settings)[0])
@@ -222,7 +222,7 @@ def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings
             found, _ = asyncio.run(stored(settings, list(users), []))
             return bool(found == list(users.values()) and len(users) == expected)
 
-        poll(complete, 240, "the second worker took over")
+        poll(complete, 60, "the second worker took over")
     outcomes = assert_store_is_the_offline_fold(settings)
     assert outcomes[Outcome.APPLIED] == 7000
     told = [

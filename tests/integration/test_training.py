@@ -44,7 +44,7 @@ def wait_applied(settings: Settings, expected: int) -> None:
             return False
         return bool(counters["applied"] + counters["dead_letters"] >= expected)
 
-    poll(applied, 240, f"{expected} engagements are applied")
+    poll(applied, 60, f"{expected} engagements are applied")
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_refreshes_are_promoted_and_a_killed_trainer_goes_on(system: tuple[Setti
         Process(settings, "train", "--every", "1s") as trainer,
     ):
         runs = settings.state_dir / "training" / "runs"
-        poll(lambda: len(list(runs.glob("*.json"))) >= 2, 240, "a refresh is promoted")
+        poll(lambda: len(list(runs.glob("*.json"))) >= 2, 90, "a refresh is promoted")
         load.wait_for(max(runs.glob("*.json")).stem)
         total += send(settings, world, 1)
         time.sleep(0.5)
         trainer.kill()
         wait_applied(settings, total)
         trainer.start()
-        poll(lambda: len(list(runs.glob("*.json"))) >= 3, 240, "the restarted trainer goes on")
+        poll(lambda: len(list(runs.glob("*.json"))) >= 3, 90, "the restarted trainer goes on")
         newest = max(runs.glob("*.json")).stem
         load.wait_for(newest)
         assert trainer.end(signal.SIGTERM) == 0

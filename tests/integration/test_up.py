@@ -57,14 +57,12 @@ def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:
             return False
 
     try:
-        poll(answers, 240, "the server answers")
+        poll(answers, 60, "the server answers")
         parts = parts_of(up.pid)
         assert set(parts) == {"embedded", "stream", "serve", "train"}
         os.kill(parts["serve"], signal.SIGKILL)
-        poll(
-            lambda: parts_of(up.pid).get("serve", parts["serve"]) != parts["serve"], 240, "the server is started again"
-        )
-        poll(answers, 240, "the server answers again")
+        poll(lambda: parts_of(up.pid).get("serve", parts["serve"]) != parts["serve"], 30, "the server is started again")
+        poll(answers, 60, "the server answers again")
         parts = parts_of(up.pid)
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0, log.read_text()

@@ -31,7 +31,7 @@ FIGURES = {"name", "queries", "mrr", "ndcg@20", "topic_match@50", *(f"recall@{k}
 
 def evaluate(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-W", "ignore", "-m", "headwater", "evaluate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=570)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_candidates_follow_engagements_deliveries_and_items(
         "engaged items are left out",
     )
     assert not client.candidates("ann", "news", k=100).cold_start
-    poll(lambda: client.candidates("ann", "news").watermark is not None, 240, "activity is followed")
+    poll(lambda: client.candidates("ann", "news").watermark is not None, 30, "activity is followed")
     assert ids(client.candidates("ann", "news", k=100, engaged=True)) == ids(first)
     assert "i6" not in ids(client.candidates("ann", "news", k=100, exclude=["i6"]))
     with EngagementProducer(settings) as producer:
@@ -75,7 +75,7 @@ def test_what_others_engaged_with_next_scores_higher(system: tuple[Settings, Ser
         scores = {each.item_id: each.score for each in client.candidates(user, "sport", k=100).candidates}
         return scores["i34"] - scores["i37"]
 
-    poll(lambda: score("eve") > score("nobody-yet") + 0.01, 240, "co-visitation counts")
+    poll(lambda: score("eve") > score("nobody-yet") + 0.01, 30, "co-visitation counts")
 
 
 def test_a_new_item_is_retrievable_at_once(system: tuple[Settings, Server], client: HeadwaterClient) -> None:
@@ -96,7 +96,7 @@ def test_a_restarted_server_answers_as_before(system: tuple[Settings, Server], c
     settings, server = system
     first = ids(client.candidates("dora", "news", k=100))
     engage(settings, "dora", [24, 27])
-    poll(lambda: ids(client.candidates("dora", "news", k=100)) == first - {"i24", "i27"}, 240, "engagements count")
+    poll(lambda: ids(client.candidates("dora", "news", k=100)) == first - {"i24", "i27"}, 30, "engagements count")
     poll(
         lambda: {"i24", "i27"} <= {each.item_id for each in client.candidates("bob", "news", k=5).candidates},
         30,
@@ -104,7 +104,7 @@ def test_a_restarted_server_answers_as_before(system: tuple[Settings, Server], c
     )
     before = client.candidates("bob", "news", k=100)
     snapshots = settings.state_dir / "snapshots"
-    poll(lambda: list(snapshots.glob("*/v1/*/manifest.json")), 240, "a snapshot is written")
+    poll(lambda: list(snapshots.glob("*/v1/*/manifest.json")), 30, "a snapshot is written")
     server.kill()
     server.start()
     server.wait_ready()

@@ -119,7 +119,7 @@ def test_the_collector_promises_nothing_while_kafka_is_away(
         60,
         "the collector works again",
     )
-    poll(lambda: server.get("/v1/items/late").json().get("generations") == ["v1"], 240, "the item is retrievable")
+    poll(lambda: server.get("/v1/items/late").json().get("generations") == ["v1"], 60, "the item is retrievable")
 
 
 def item(item_id: str) -> dict[str, object]:
@@ -135,7 +135,7 @@ def test_queries_come_back_with_redis(system: tuple[Settings, Server], redis_ser
         assert server.get("/health/live").status_code == 200
     finally:
         redis_server.start()
-    poll(lambda: answers(server) == 200, 240, "queries are answered again")
+    poll(lambda: answers(server) == 200, 30, "queries are answered again")
     assert "Traceback" not in server.output()
 
 
@@ -159,7 +159,7 @@ def test_what_was_accepted_survives_the_death_of_the_server(system: tuple[Settin
     with ThreadPoolExecutor() as pool:
         for name in "abcd":
             pool.submit(post, name)
-        poll(lambda: len(accepted) > 100, 240, "events are accepted")
+        poll(lambda: len(accepted) > 100, 30, "events are accepted")
         server.kill()
         stop.set()
     kept = [

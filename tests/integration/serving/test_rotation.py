@@ -24,7 +24,7 @@ def test_rotation_under_queries(system: tuple[Settings, Server]) -> None:
         load.wait_for("v2")
         assert "v1 is live" in headwater(settings, "index", "rollback").stdout
         after = load.versions["v1"]
-        poll(lambda: load.versions["v1"] > after + 20, 240, "v1 answers again")
+        poll(lambda: load.versions["v1"] > after + 20, 30, "v1 answers again")
     assert (load.failed, load.mixed) == (0, 0)
     assert set(load.versions) == {"v1", "v2"}
     listed = json.loads(headwater(settings, "index", "list", "--json").stdout)
@@ -82,7 +82,7 @@ def test_one_generation_answers_all_of_a_large_request(system: tuple[Settings, S
         for version in ("v2", "v1", "v2"):
             promoted = headwater(settings, "index", "promote", version)
             assert promoted.returncode == 0, promoted.stderr
-        poll(lambda: seen == {"v1", "v2"}, 240, "both answered")
+        poll(lambda: seen == {"v1", "v2"}, 30, "both answered")
         stop.set()
         asking.result(60)
     assert mixed == []
