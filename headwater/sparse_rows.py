@@ -8,6 +8,11 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 
 
+def bounds(owners: Ints, rows: Ints | Sequence[int]) -> tuple[Ints, Ints]:
+    """Return where the entries of some rows begin and end; `owners` (E,) is the row of each entry, ascending."""
+    return np.searchsorted(owners, rows), np.searchsorted(owners, rows, side="right")
+
+
 def entries_of(owners: Ints, rows: Ints | Sequence[int]) -> tuple[Ints, Ints]:
     """Return the entries of some rows.
 
@@ -18,7 +23,7 @@ def entries_of(owners: Ints, rows: Ints | Sequence[int]) -> tuple[Ints, Ints]:
     Returns:
         The place in `rows` of each entry's row, ascending, and the entry.
     """
-    begins, ends = np.searchsorted(owners, rows), np.searchsorted(owners, rows, side="right")
+    begins, ends = bounds(owners, rows)
     counts = ends - begins
     entries = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
     return np.repeat(np.arange(len(rows)), counts), entries

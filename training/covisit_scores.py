@@ -9,6 +9,7 @@ from numba import njit
 from torch import Tensor
 
 from headwater.covisit_features import COVISITS, CovisitFeatures
+from headwater.sparse_rows import bounds
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -32,23 +33,16 @@ def add_covisits(scores: Tensor, weights: Tensor, covisits: CovisitFeatures, row
 class _AddCovisits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weights: Tensor, covisits: CovisitFeatures, rows: Ints) -> Tensor:
-        ctx.covisits, ctx.rows = covisits, rows
+        ctx.entries = *bounds(covisits.owners, rows), covisits.items, covisits.values
         ctx.mark_dirty(scores)
-        begins, ends = _bounds(covisits, rows)
-        _add(scores.numpy(), weights.contiguous().numpy(), begins, ends, covisits.items, covisits.values)
+        _add(scores.numpy(), weights.contiguous().numpy(), *ctx.entries)
         return scores
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        begins, ends = _bounds(ctx.covisits, ctx.rows)
         of_weights = np.zeros((len(gradient), COVISITS), dtype=np.float32)
-        _add_gradient(gradient.contiguous().numpy(), of_weights, begins, ends, ctx.covisits.items, ctx.covisits.values)
+        _add_gradient(gradient.contiguous().numpy(), of_weights, *ctx.entries)
         return gradient, torch.from_numpy(of_weights), None, None
-
-
-def _bounds(covisits: CovisitFeatures, rows: Ints) -> tuple[Ints, Ints]:
-    """Return where the entries of each row's example begin and end."""
-    return np.searchsorted(covisits.owners, rows), np.searchsorted(covisits.owners, rows, side="right")
 
 
 @njit(_SIGNATURE, cache=True, nogil=True)
