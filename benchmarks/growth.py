@@ -17,21 +17,22 @@ import numpy as np
 from redis import Redis
 
 from benchmarks.harness import record
+from benchmarks.items import NOW_MS
+from benchmarks.start import full_record, topics_of
 from headwater.events import Engagement, Item
 from headwater.fold import HISTORY_LENGTH
 from headwater.names import ENGAGEMENTS
 from headwater.settings import Settings
 from headwater.stores import FeatureWrites, RedisFeatureStore
 from headwater.stores.protocol import StoredItem
-from headwater.user_record import UserRecord
 from serving.routes.candidates import USERS_AT_ONCE
 from streams.engagements import EngagementFold
 from streams.record import Outgoing, Record
 from streams.report import Report
 from tests.services import RedisService
 
-NOW_MS = 1_700_000_000_000
-ITEMS, TOPICS, DIFFERENT = 1_000, 20, 200
+LATER_MS = NOW_MS + 1_000
+ITEMS, ITEM_ID = 1_000, "item-{}"
 AT_ONCE = 2_000
 REPEATS = 200
 
@@ -54,7 +55,7 @@ async def _row(users: int) -> dict[str, Any]:
         store = RedisFeatureStore.of(Settings.model_validate({"redis_url": redis.url}))
         await _fill(store, users)
         row: dict[str, Any] = {"users": users, "redis_mb": round(client.info("memory")["used_memory"] / 2**20)}
-        fold, offsets = EngagementFold(store, _Nowhere(), Report(), lambda: NOW_MS, 0), count()
+        fold, offsets = EngagementFold(store, _Nowhere(), Report(), lambda: LATER_MS, 0), count(HISTORY_LENGTH)
 
         async def engage(user_ids: Sequence[str]) -> None:
             await fold.apply([_engagement(user_id, next(offsets)) for user_id in user_ids])
@@ -69,27 +70,18 @@ async def _row(users: int) -> dict[str, Any]:
 
 async def _fill(store: RedisFeatureStore, users: int) -> None:
     items = [
-        Item(item_id=f"item-{number}", topics=(f"topic-{number % TOPICS}",), published_at=NOW_MS)
-        for number in range(ITEMS)
+        Item(item_id=ITEM_ID.format(number), topics=topics_of(number), published_at=NOW_MS) for number in range(ITEMS)
     ]
     await store.commit(FeatureWrites(items={item.item_id: StoredItem(item, 0, 0) for item in items}))
-    records = []
-    for start in range(DIFFERENT):
-        known = UserRecord()
-        for number in range(HISTORY_LENGTH):
-            item = items[(start + 7 * number) % ITEMS]
-            event = Engagement(
-                event_id=str(number), user_id="u", item_id=item.item_id, occurred_at=NOW_MS - 1000 + number
-            )
-            known, _ = known.apply(event, item.topics, 0, -HISTORY_LENGTH + number)
-        records.append(known)
+    known = full_record(ITEM_ID)
     for start in range(0, users, AT_ONCE):
         names = range(start, min(start + AT_ONCE, users))
-        await store.commit(FeatureWrites(users={f"user-{name}": records[name % DIFFERENT] for name in names}))
+        await store.commit(FeatureWrites(users={f"user-{name}": known for name in names}))
 
 
 def _engagement(user_id: str, offset: int) -> Record:
-    event = Engagement(event_id=f"e{offset}", user_id=user_id, item_id=f"item-{offset % ITEMS}", occurred_at=NOW_MS)
+    item_id = ITEM_ID.format(offset % ITEMS)
+    event = Engagement(event_id=f"e{offset}", user_id=user_id, item_id=item_id, occurred_at=LATER_MS)
     return Record(ENGAGEMENTS, 0, offset, user_id.encode(), event.to_wire())
 
 

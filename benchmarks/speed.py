@@ -91,7 +91,12 @@ def _exponents(rows: list[Figures], first: int, last: int) -> list[tuple[object,
     """Return for each part the b of time = a * items ** b between two sizes."""
     ms = {(row["items"], row["part"]): row["ms_median"] for row in rows}
     parts = [part for size, part in ms if size == first]
-    return [(part, round(math.log(ms[last, part] / ms[first, part]) / math.log(last / first), 2)) for part in parts]
+    return [(part, _exponent(ms[last, part] / ms[first, part], last / first)) for part in parts]
+
+
+def _exponent(times: float, grown: float) -> float:
+    """Return the power of its growth by which something became so many times as much."""
+    return round(math.log(times) / math.log(grown), 2)
 
 
 def _growth(figures: Figures) -> list[str]:
@@ -103,9 +108,8 @@ def _growth(figures: Figures) -> list[str]:
         "fold_us_an_event": "fold of 256 engagements, µs an event",
         "redis_mb": "Redis, MB",
     }
-    growth = math.log(last["users"] / first["users"])
     table: list[tuple[object, ...]] = [
-        (text, *(row[name] for row in rows), round(math.log(last[name] / first[name]) / growth, 2))
+        (text, *(row[name] for row in rows), _exponent(last[name] / first[name], last["users"] / first["users"]))
         for name, text in names.items()
     ]
     return _table(("users", *(f"{row['users']:,}" for row in rows), "exponent"), table)

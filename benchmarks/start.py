@@ -125,18 +125,24 @@ def _megabytes(directory: Path) -> int:
 def _user_record() -> dict[str, int]:
     """Return the bytes Redis keeps for a user with a full history, key and all, by the kind of ids."""
     with services() as settings, Redis.from_url(settings.redis_url.get_secret_value()) as redis:
-        records = {form.format(1): _folded(form) for form in ITEM_IDS.values()}
+        records = {form.format(1): full_record(form) for form in ITEM_IDS.values()}
         asyncio.run(_commit(settings, FeatureWrites(users=records)))
         keys = map(settings.names.user, records)
         return {f"{name}_bytes": redis.memory_usage(key, samples=0) for name, key in zip(ITEM_IDS, keys, strict=True)}
 
 
-def _folded(form: str) -> UserRecord:
+def full_record(form: str) -> UserRecord:
+    """Return the record of a user with a full history, of items named in a form."""
     known = UserRecord()
     for number in range(HISTORY_LENGTH):
         event = Engagement(event_id=str(number), user_id="u", item_id=form.format(number), occurred_at=NOW_MS + number)
-        known, _ = known.apply(event, (str(100 + number % USER_TOPICS),), 0, number)
+        known, _ = known.apply(event, topics_of(number), 0, number)
     return known
+
+
+def topics_of(number: int) -> tuple[str, ...]:
+    """Return the topics of such an item."""
+    return (str(100 + number % USER_TOPICS),)
 
 
 async def _commit(settings: Settings, writes: FeatureWrites) -> None:
