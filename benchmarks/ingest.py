@@ -97,7 +97,7 @@ def _rates(settings: Settings, data: News, shape: str, run: int) -> dict[str, fl
             subprocess.Popen([*command, "--stats-file", str(path)], env=environment(own)) for path in stats_files
         ]
         try:
-            rates[case] = _rate(stats_files, sent)
+            rates[case] = _rate(stats_files, processes, sent)
         finally:
             for process in processes:
                 process.kill()
@@ -131,7 +131,7 @@ async def _commit(settings: Settings, writes: FeatureWrites) -> None:
     await store.close()
 
 
-def _rate(stats_files: Sequence[Path], sent: int) -> float:
+def _rate(stats_files: Sequence[Path], processes: Sequence[subprocess.Popen[bytes]], sent: int) -> float:
     """Return events a second, from when all processes are at work to when nearly all is done."""
     begun: tuple[float, int] | None = None
     deadline = time.perf_counter() + TIMEOUT_S
@@ -142,6 +142,8 @@ def _rate(stats_files: Sequence[Path], sent: int) -> float:
             begun = at, sum(done)
         elif begun is not None and sum(done) >= ENOUGH * sent:
             return (sum(done) - begun[1]) / (at - begun[0])
+        if any(process.poll() is not None for process in processes):
+            break
     raise RuntimeError(f"{stats_files}: {sent} events were not taken in")
 
 

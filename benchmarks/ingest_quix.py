@@ -1,7 +1,7 @@
 """Quix Streams at the work of a stream worker, started by `benchmarks.ingest` with an interpreter of its own.
 
 It wants older releases of some libraries than Headwater does:
-`python -m venv .venv-quix && .venv-quix/bin/pip install -e '.[streams]' quixstreams`.
+`python -m venv .venv-quix && .venv-quix/bin/pip install -e '.[streams]' 'quixstreams>=3'`.
 """
 
 import asyncio
