@@ -7,6 +7,7 @@ training cannot drift apart.
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import count, repeat
 from typing import NamedTuple, TypeVar
 
 from headwater.events import Engagement
@@ -17,15 +18,27 @@ TOPIC_HALF_LIFE_MS = 3 * 86_400_000
 Past = TypeVar("Past")
 
 
-class TopicCounter(NamedTuple):
-    """Engagements with a topic, halved every `TOPIC_HALF_LIFE_MS`."""
+class TopicCounters(NamedTuple):
+    """Engagements with topics, halved every `TOPIC_HALF_LIFE_MS`: a column each, since there are sixteen a user.
 
-    weight: float
-    as_of_ms: int
+    Attributes:
+        weights: Decayed to the time of the topic in `as_of_ms`.
+    """
 
-    def at(self, now_ms: int) -> float:
-        """Return the weight decayed to `now_ms`."""
-        return self.weight * math.exp2((self.as_of_ms - now_ms) / TOPIC_HALF_LIFE_MS)
+    topics: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    as_of_ms: tuple[int, ...] = ()
+
+    def weight(self, topic: str, now_ms: int) -> float:
+        """Return a topic's weight decayed to `now_ms`, 0 where there is none."""
+        if topic not in self.topics:
+            return 0.0
+        place = self.topics.index(topic)
+        return _decayed(self.weights[place], self.as_of_ms[place], now_ms)
+
+
+def _decayed(weight: float, as_of_ms: int, now_ms: int) -> float:
+    return weight * math.exp2((as_of_ms - now_ms) / TOPIC_HALF_LIFE_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class UserState:
 
     item_ids: tuple[str, ...] = ()
     times_ms: tuple[int, ...] = ()
-    topics: tuple[tuple[str, TopicCounter], ...] = ()
+    topics: TopicCounters = TopicCounters()
     engagements: int = 0
 
     @property
@@ -75,21 +88,20 @@ def _inserted(history: tuple[Past, ...], place: int, past: Past) -> tuple[Past, 
     return inserted[-HISTORY_LENGTH:]
 
 
-def _counted(
-    counters: tuple[tuple[str, TopicCounter], ...], topics: tuple[str, ...], at_ms: int
-) -> tuple[tuple[str, TopicCounter], ...]:
-    table = dict(counters)
+def _counted(counters: TopicCounters, topics: tuple[str, ...], at_ms: int) -> TopicCounters:
+    names, weights, times_ms = map(list, counters)
     for topic in topics:
-        counter = table.pop(topic, None)
-        if counter is None:
-            table[topic] = TopicCounter(1.0, at_ms)
-        elif counter.as_of_ms <= at_ms:
-            table[topic] = TopicCounter(counter.at(at_ms) + 1.0, at_ms)
-        else:
-            late = TopicCounter(1.0, at_ms).at(counter.as_of_ms)
-            table[topic] = TopicCounter(counter.weight + late, counter.as_of_ms)
-    if len(table) > TOPIC_LIMIT:
-        lightest = sorted(table, key=lambda topic: (table[topic].at(at_ms), topic))
-        for topic in lightest[: len(table) - TOPIC_LIMIT]:
-            del table[topic]
-    return tuple(table.items())
+        weight, as_of_ms = 1.0, at_ms
+        if topic in names:
+            place = names.index(topic)
+            former, former_ms = weights.pop(place), times_ms.pop(place)
+            del names[place]
+            as_of_ms = max(at_ms, former_ms)
+            weight = _decayed(former, former_ms, as_of_ms) + _decayed(1.0, at_ms, as_of_ms)
+        names.append(topic)
+        weights.append(weight)
+        times_ms.append(as_of_ms)
+    while len(names) > TOPIC_LIMIT:
+        *_, lightest = min(zip(map(_decayed, weights, times_ms, repeat(at_ms)), names, count(), strict=False))
+        del names[lightest], weights[lightest], times_ms[lightest]
+    return TopicCounters(tuple(names), tuple(weights), tuple(times_ms))

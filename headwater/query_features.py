@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
     rows, states = len(queries), [query.state for query in queries]
     histories = [state.item_ids[: -HISTORY - 1 : -1] for state in states]
     times_ms = [state.times_ms[: -HISTORY - 1 : -1] for state in states]
-    counted = [state.topics[:USER_TOPICS] for state in states]
+    counted = [state.topics for state in states]
     item_number, topic_number = vocabulary.item_index.get, vocabulary.topic_index.get
     history_items, history_ages = np.zeros((rows, HISTORY), np.int64), np.zeros((rows, HISTORY), np.float32)
     topic_ids, topic_weights = np.zeros((rows, USER_TOPICS), np.int64), np.zeros((rows, USER_TOPICS), np.float32)
@@ -49,12 +50,12 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
         _ints([now_ms] * len(queries) if isinstance(now_ms, int) else now_ms),
         _ints([state.engagements for state in states]),
         _ints(list(map(len, histories))),
-        _ints([item_number(item_id, UNKNOWN) for history in histories for item_id in history]),
-        _ints([at_ms for past in times_ms for at_ms in past]),
-        _ints(list(map(len, counted))),
-        _ints([topic_number(topic, UNKNOWN) for topics in counted for topic, _ in topics]),
-        np.array([counter.weight for topics in counted for _, counter in topics], dtype=np.float64),
-        _ints([counter.as_of_ms for topics in counted for _, counter in topics]),
+        _ints(list(map(item_number, chain.from_iterable(histories), repeat(UNKNOWN)))),
+        _ints(list(chain.from_iterable(times_ms))),
+        _ints([len(each.topics) for each in counted]),
+        _ints([topic_number(topic, UNKNOWN) for each in counted for topic in each.topics]),
+        np.array(list(chain.from_iterable(each.weights for each in counted)), dtype=np.float64),
+        _ints(list(chain.from_iterable(each.as_of_ms for each in counted))),
         history_items,
         history_ages,
         topic_ids,
@@ -116,6 +117,10 @@ def _fill(
             counter += 1
             if topic == UNKNOWN:
                 continue
+            if known == USER_TOPICS:
+                if (weight, topic) < (heaviest[known - 1], topic_ids[row, known - 1]):
+                    continue
+                known -= 1
             place = known
             while place and (weight, topic) > (heaviest[place - 1], topic_ids[row, place - 1]):
                 heaviest[place], topic_ids[row, place] = heaviest[place - 1], topic_ids[row, place - 1]

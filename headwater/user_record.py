@@ -4,20 +4,18 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 from hashlib import blake2b
 
 import numpy as np
 
 from headwater.events import Engagement
-from headwater.fold import EMPTY, TopicCounter, UserState, fold
+from headwater.fold import EMPTY, TopicCounters, UserState, fold
 
 FORMAT = 1
 RECENT_EVENTS = 32
 EVENT_HASH_BYTES = 6
 TIME_BYTES = 6
 _HEADER = struct.Struct("<BiqIHHHII")
-_counter = partial(tuple.__new__, TopicCounter)  # half the time of `TopicCounter(…)`, sixteen times a user
 
 
 class Outcome(Enum):
@@ -81,14 +79,14 @@ def encode_user_record(record: UserRecord) -> bytes:
     """Return the compact binary form, about 1 KB for 50 engagements."""
     state = record.state
     ids = "\n".join(state.item_ids).encode()
-    names = "\n".join(topic for topic, _ in state.topics).encode()
+    names = "\n".join(state.topics.topics).encode()
     header = _HEADER.pack(
         FORMAT,
         record.partition,
         record.offset,
         state.engagements,
         len(state.item_ids),
-        len(state.topics),
+        len(state.topics.topics),
         len(record.recent_events) // EVENT_HASH_BYTES,
         len(ids),
         len(names),
@@ -98,8 +96,8 @@ def encode_user_record(record: UserRecord) -> bytes:
             header,
             ids,
             names,
-            _pack_times([*state.times_ms, *(counter.as_of_ms for _, counter in state.topics)]),
-            struct.pack(f"<{len(state.topics)}d", *(counter.weight for _, counter in state.topics)),
+            _pack_times(state.times_ms + state.topics.as_of_ms),
+            struct.pack(f"<{len(state.topics.weights)}d", *state.topics.weights),
             record.recent_events,
         )
     )
@@ -115,18 +113,18 @@ def decode_user_record(data: bytes) -> UserRecord:
         raise ValueError("not a user record of this format")
     _, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = _HEADER.unpack_from(data)
     at = _HEADER.size
-    ids = data[at : at + n_ids].decode().split("\n") if n_history else ()
+    ids = tuple(data[at : at + n_ids].decode().split("\n")) if n_history else ()
     at += n_ids
-    names = data[at : at + n_names].decode().split("\n") if n_topics else []
+    names = tuple(data[at : at + n_names].decode().split("\n")) if n_topics else ()
     at += n_names
     times = _unpack_times(data, at, n_history + n_topics)
     at += len(times) * TIME_BYTES
     weights = struct.unpack_from(f"<{n_topics}d", data, at)
     at += n_topics * 8
     state = UserState(
-        item_ids=tuple(ids),
-        times_ms=tuple(times[:n_history]),
-        topics=tuple(zip(names, map(_counter, zip(weights, times[n_history:], strict=True)), strict=True)),
+        item_ids=ids,
+        times_ms=times[:n_history],
+        topics=TopicCounters(names, weights, times[n_history:]),
         engagements=engagements,
     )
     return UserRecord(state, partition, offset, data[at : at + n_events * EVENT_HASH_BYTES])
@@ -137,8 +135,7 @@ def _pack_times(times_ms: Sequence[int]) -> bytes:
     return whole[:, :TIME_BYTES].tobytes()
 
 
-def _unpack_times(data: bytes, at: int, count: int) -> list[int]:
+def _unpack_times(data: bytes, at: int, count: int) -> tuple[int, ...]:
     whole = np.zeros((count, 8), dtype=np.uint8)
     whole[:, :TIME_BYTES] = np.frombuffer(data, np.uint8, count * TIME_BYTES, at).reshape(count, TIME_BYTES)
-    times_ms: list[int] = whole.view("<i8").ravel().tolist()
-    return times_ms
+    return tuple(whole.view("<i8").ravel().tolist())

@@ -15,7 +15,7 @@ from headwater.stores.protocol import StoredItem
 from headwater.user_record import UserRecord
 from tests.services import RedisService
 
-USER = UserRecord(UserState(("i",), (1_700_000_000_000,), (), 1), 2, 3, b"123456")
+USER = UserRecord(UserState(("i",), (1_700_000_000_000,), engagements=1), 2, 3, b"123456")
 ITEM = StoredItem(Item(item_id="i", topics=("t", "ü"), published_at=1_700_000_000_000, attributes={"a": 1.5}), 1, 9)
 ACTIVITY = ItemActivity((1.0, 2.0, 3.0, 4.0, 5.0), 1_700_000_000_000, 5, 8)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headwater.features import HISTORY, USER_INPUTS, USER_TOPICS
-from headwater.fold import EMPTY, TopicCounter, UserState
+from headwater.fold import EMPTY, TopicCounters, UserState
 from headwater.query_features import Query, encode_queries
 from headwater.vocabulary import Vocabulary
 
@@ -26,16 +26,23 @@ def test_histories_come_newest_first_with_their_ages() -> None:
 
 
 def test_topics_come_heaviest_first_as_of_the_query() -> None:
-    counters = {
-        "unknown": TopicCounter(9.0, NOW_MS),
-        "sport": TopicCounter(1.0, NOW_MS),
-        "news": TopicCounter(1.0, NOW_MS),
-        "music": TopicCounter(6.0, NOW_MS - 3 * 24 * HOUR_MS),
-    }
-    features = encode_queries([Query(UserState(topics=tuple(counters.items())), None)], [NOW_MS], VOCABULARY)
+    counters = TopicCounters(
+        ("unknown", "sport", "news", "music"), (9.0, 1.0, 1.0, 6.0), (NOW_MS, NOW_MS, NOW_MS, NOW_MS - 3 * 24 * HOUR_MS)
+    )
+    features = encode_queries([Query(UserState(topics=counters), None)], [NOW_MS], VOCABULARY)
     assert features["topic_ids"].tolist() == [[2, 3, 1] + [0] * (USER_TOPICS - 3)]
     expected = [math.log1p(3), math.log1p(1), math.log1p(1)] + [0.0] * (USER_TOPICS - 3)
     assert features["topic_weights"][0] == pytest.approx(expected)
+
+
+def test_the_heaviest_of_too_many_topics_count() -> None:
+    names = tuple(f"t{number}" for number in range(USER_TOPICS + 3))
+    weights = tuple(float(1 + number % 17) for number in range(len(names)))
+    state = UserState(topics=TopicCounters(names, weights, (NOW_MS,) * len(names)))
+    features = encode_queries([Query(state, None)], NOW_MS, Vocabulary(names, ()))
+    heaviest = sorted(zip(weights, range(1, len(names) + 1), strict=True), reverse=True)[:USER_TOPICS]
+    assert features["topic_ids"].tolist() == [[number for _, number in heaviest]]
+    assert features["topic_weights"][0] == pytest.approx([math.log1p(weight) for weight, _ in heaviest])
 
 
 def test_a_row_does_not_depend_on_the_others_and_none_are_fine() -> None:
@@ -45,7 +52,7 @@ def test_a_row_does_not_depend_on_the_others_and_none_are_fine() -> None:
             UserState(
                 tuple(random.choice(list("abcd"), length)),
                 tuple(sorted(random.integers(NOW_MS - 10**9, NOW_MS, length).tolist())),
-                (("music", TopicCounter(float(random.random()), NOW_MS - int(random.integers(10**9)))),),
+                TopicCounters(("music",), (float(random.random()),), (NOW_MS - int(random.integers(10**9)),)),
                 length,
             ),
             "sport",
