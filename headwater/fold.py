@@ -7,7 +7,7 @@ training cannot drift apart.
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 from headwater.events import Engagement
@@ -29,12 +29,12 @@ class TopicCounters(NamedTuple):
     weights: tuple[float, ...] = ()
     as_of_ms: tuple[int, ...] = ()
 
-    def weight(self, topic: str, now_ms: int) -> float:
-        """Return a topic's weight decayed to `now_ms`, 0 where there is none."""
-        if topic not in self.topics:
-            return 0.0
-        place = self.topics.index(topic)
-        return _decayed(self.weights[place], self.as_of_ms[place], now_ms)
+    def at(self, now_ms: int) -> dict[str, float]:
+        """Return each topic's weight decayed to `now_ms`."""
+        return dict(zip(self.topics, map(_decayed, self.weights, self.as_of_ms, repeat(now_ms)), strict=True))
+
+
+NO_TOPICS = TopicCounters()
 
 
 def _decayed(weight: float, as_of_ms: int, now_ms: int) -> float:
@@ -53,7 +53,7 @@ class UserState:
 
     item_ids: tuple[str, ...] = ()
     times_ms: tuple[int, ...] = ()
-    topics: TopicCounters = TopicCounters()
+    topics: TopicCounters = NO_TOPICS
     engagements: int = 0
 
     @property
@@ -89,7 +89,7 @@ def _inserted(history: tuple[Past, ...], place: int, past: Past) -> tuple[Past, 
 
 
 def _counted(counters: TopicCounters, topics: tuple[str, ...], at_ms: int) -> TopicCounters:
-    names, weights, times_ms = map(list, counters)
+    names, weights, times_ms = list(counters.topics), list(counters.weights), list(counters.as_of_ms)
     for topic in topics:
         weight, as_of_ms = 1.0, at_ms
         if topic in names:
@@ -102,6 +102,7 @@ def _counted(counters: TopicCounters, topics: tuple[str, ...], at_ms: int) -> To
         weights.append(weight)
         times_ms.append(as_of_ms)
     while len(names) > TOPIC_LIMIT:
-        *_, lightest = min(zip(map(_decayed, weights, times_ms, repeat(at_ms)), names, count(), strict=False))
+        now = list(map(_decayed, weights, times_ms, repeat(at_ms)))
+        lightest = now.index(min(now))  # of equals the one counted longest ago
         del names[lightest], weights[lightest], times_ms[lightest]
     return TopicCounters(tuple(names), tuple(weights), tuple(times_ms))

@@ -58,7 +58,9 @@ class Learner:
         self.settings = settings
         self.ids = id_table(corpus, settings.ids, settings.id_rows, settings.min_engagements)
         torch.manual_seed(settings.seed)
-        torch.set_flush_denormal(True)  # most of a softmax' gradient is next to nothing, and slow where it is not nothing
+        torch.set_flush_denormal(
+            True
+        )  # most of a softmax' gradient is next to nothing, and slow where it is not nothing
         self.towers = Towers(self._sizes())
         self.ranker = Ranker(self.towers.sizes) if settings.second_stage else None
         sizes = self.towers.sizes

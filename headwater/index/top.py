@@ -52,7 +52,7 @@ def _sink(places: Ints, best: Floats, count: int, place: int, score: float, at: 
 
 
 @njit(f"int64({_SCORES}, float32, {_PLACES}, {_SCORES})", cache=True, nogil=True)
-def _best(scores: Floats, bar: float, places: Ints, best: Floats) -> int:
+def _best(scores: Floats, bar: np.float32, places: Ints, best: Floats) -> int:
     """Make a heap of the best entries that are not below `bar`; return how many they are."""
     count, place = 0, 0
     while count < len(places) and place < len(scores):
@@ -73,7 +73,7 @@ def _best(scores: Floats, bar: float, places: Ints, best: Floats) -> int:
 
 
 @njit(f"float32({_SCORES}, {_PLACES}, {_SCORES}, {_SCORES})", cache=True, nogil=True)
-def _bar(scores: Floats, places: Ints, best: Floats, groups: Floats) -> float:
+def _bar(scores: Floats, places: Ints, best: Floats, groups: Floats) -> np.float32:
     """Return what as many scores as there is room for are not below, and few more: so many groups hold one."""
     size = len(groups)
     if len(scores) < GROUP * size:

@@ -16,7 +16,7 @@ async def user(state: HeadwaterState, user_id: Identifier) -> Response:
     (record,), (delivered,) = await state.store.users_and_delivered([user_id])
     features = record.state if record else EMPTY
     now_ms = state.retrieval.clock.now_ms()
-    topics = sorted(((counter.at(now_ms), topic) for topic, counter in features.topics), reverse=True)
+    topics = sorted(((weight, topic) for topic, weight in features.topics.at(now_ms).items()), reverse=True)
     return json_response(
         {
             "user_id": user_id,

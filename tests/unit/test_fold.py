@@ -36,12 +36,12 @@ def test_late_events_take_their_place(times: list[int]) -> None:
 def test_topic_weight_does_not_depend_on_order(times: list[int]) -> None:
     ordered, shuffled = folded(sorted(times)), folded(times)
     now_ms = START_MS + 10**9
-    assert abs(ordered.topics.weight("t", now_ms) - shuffled.topics.weight("t", now_ms)) < 1e-9
+    assert abs(ordered.topics.at(now_ms)["t"] - shuffled.topics.at(now_ms)["t"]) < 1e-9
 
 
 def test_topic_weight_halves() -> None:
     state = folded([0])
-    assert state.topics.weight("t", START_MS + TOPIC_HALF_LIFE_MS) == 0.5
+    assert state.topics.at(START_MS + TOPIC_HALF_LIFE_MS) == {"t": 0.5}
 
 
 def test_the_lightest_topics_are_dropped() -> None:
@@ -50,7 +50,6 @@ def test_the_lightest_topics_are_dropped() -> None:
         state = fold(state, engagement(number, START_MS + number * 3_600_000), (f"t{number}",))
     assert len(state.topics.topics) == TOPIC_LIMIT
     assert "t0" not in state.topics.topics
-    assert state.topics.weight("t0", START_MS) == 0.0
 
 
 def test_fold_changes_nothing_it_is_given() -> None:
