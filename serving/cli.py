@@ -1,5 +1,6 @@
 """`headwater serve`: run a server."""
 
+import gc
 import socket
 
 import click
@@ -11,6 +12,7 @@ from headwater.rotation import redis_reachable
 from headwater.settings import read_settings
 from headwater.topics import ensure_topics
 from serving.app import make_app
+from streams.hosting import COLLECT_AFTER
 
 STOP_TIMEOUT_S = 10
 
@@ -26,6 +28,7 @@ def serve(host: str | None, port: int | None) -> None:
             update={"serving_host": host or settings.serving_host, "serving_port": port or settings.serving_port}
         )
     set_up_logging(settings)
+    gc.set_threshold(COLLECT_AFTER)
     with redis_reachable(settings) as check:
         check()
     ensure_topics(settings)

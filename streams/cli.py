@@ -1,6 +1,7 @@
 """`headwater stream`: run a stream worker."""
 
 import asyncio
+import gc
 import logging
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ from headwater.logs import set_up_logging
 from headwater.rotation import redis_reachable
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
-from streams.hosting import crashed, running
+from streams.hosting import COLLECT_AFTER, crashed, running
 from streams.report import Report
 from streams.worker import make_worker
 
@@ -27,6 +28,7 @@ def stream(stats_file: Path | None) -> None:
     """Run a stream worker; start several to share the partitions."""
     settings = read_settings()
     set_up_logging(settings)
+    gc.set_threshold(COLLECT_AFTER)
     with redis_reachable(settings) as check:
         check()
     ensure_topics(settings)

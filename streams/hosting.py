@@ -9,6 +9,8 @@ import faust
 from faust.contrib.asgi import faust_app_running
 
 STOP_TIMEOUT_S = 10.0
+COLLECT_AFTER = 50_000
+"""Objects until Python looks for cycles, for `gc.set_threshold`: what is decoded dies young and has none."""
 
 log = logging.getLogger(__name__)
 
