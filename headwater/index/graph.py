@@ -48,7 +48,7 @@ class Graph:
         self._moved: set[int] = set()
         self._to_move: list[int] = []
         self._labels: dict[str, int] = {}
-        self._members: dict[int, list[str]] = {}
+        self._members: dict[int, str | list[str]] = {}  # nearly always one, and a list of one is larger than its item
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -69,15 +69,21 @@ class Graph:
         for item_id, embedding in zip(item_ids, embeddings, strict=True):
             self.remove(item_id)
             label = _label(embedding)
-            self._labels[item_id] = label
-            members = self._members.setdefault(label, [])
-            members.append(item_id)
-            if len(members) == 1 and not self._revived(label):
+            self._join(item_id, label)
+            if self._members[label] == item_id and not self._revived(label):
                 fresh[label] = embedding
         if fresh:
             labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
             _add(self._index, labels, np.stack(list(fresh.values())))
             self._compact(fresh)
+
+    def _join(self, item_id: str, label: int) -> None:
+        self._labels[item_id] = label
+        members = self._members.setdefault(label, item_id)
+        if isinstance(members, list):
+            members.append(item_id)
+        elif members != item_id:
+            self._members[label] = [members, item_id]
 
     def _revived(self, label: int) -> bool:
         """Take back a dead node; the same label is the same embedding."""
@@ -113,8 +119,9 @@ class Graph:
         if label is None:
             return
         members = self._members[label]
-        members.remove(item_id)
-        if not members:
+        if isinstance(members, list):
+            members.remove(item_id)
+        if not members or isinstance(members, str):
             del self._members[label]
             self._index.mark_deleted(label)
             if self._successor and label in self._moved:
@@ -142,7 +149,7 @@ class Graph:
             if len(found) >= k:
                 break
             members = self._members[label]
-            found += members if len(members) < k else members[-k:]
+            found += members[-k:] if isinstance(members, list) else (members,)
         return found
 
     def save(self, path: Path, item_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
@@ -155,13 +162,8 @@ class Graph:
         self._index = _new_index(self._dimension)
         self._index.load_index(str(path))
         self._index.set_num_threads(1)
-        self._labels = dict(zip(item_ids, labels.tolist(), strict=True))
-        self._members = {}
-        for item_id, label in self._labels.items():
-            if label in self._members:
-                self._members[label].append(item_id)
-            else:
-                self._members[label] = [item_id]
+        for item_id, label in zip(item_ids, labels.tolist(), strict=True):
+            self._join(item_id, label)
 
 
 def _empty(dimension: int, capacity: int) -> "hnswlib.Index":
