@@ -11,6 +11,8 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,7 +53,11 @@ def main(runs: int) -> None:
         paths = query_paths(data.users(USERS), installation.topics(), K)
         with own_core(installation.server):
             load(installation.settings.serving_url, paths, CONNECTIONS, WARM_S)
-            found = [_swapped(installation, paths, _copied(installation.settings, first, run)) for run in range(runs)]
+            versions = [first, *(f"{first}-{run}" for run in range(runs))]
+            found = []
+            for former, version in pairwise(versions):  # the first is pruned after two more
+                _copy(installation.settings.model_dir, former, version)
+                found.append(_swapped(installation, paths, version))
     figures |= {name: round(statistics.median(run[name] for run in found), 2) for name in found[0]}
     figures["failed"] = sum(run["failed"] for run in found)
     figures["p99_over_before"] = round(statistics.median(run["p99_ms"] / run["p99_ms_before"] for run in found), 2)
@@ -61,13 +67,11 @@ def main(runs: int) -> None:
     record("swap", "python -m benchmarks.swap", figures)
 
 
-def _copied(settings: Settings, version: str, run: int) -> str:
-    """Publish a bundle once more under a name of its own and return that."""
-    repository, staging = settings.model_dir, settings.model_dir / ".copied"
-    shutil.copytree(repository / version, staging)
-    manifest = read_manifest(staging).model_copy(update={"version": f"{version}-{run}"})
-    publish_bundle(staging, repository, manifest)
-    return manifest.version
+def _copy(repository: Path, former: str, version: str) -> None:
+    """Publish a bundle once more under another version."""
+    staging = repository / ".copied"
+    shutil.copytree(repository / former, staging)
+    publish_bundle(staging, repository, read_manifest(staging).model_copy(update={"version": version}))
 
 
 def _swapped(installation: Installation, paths: list[str], version: str) -> Figures:
@@ -77,7 +81,7 @@ def _swapped(installation: Installation, paths: list[str], version: str) -> Figu
     with ThreadPoolExecutor(1) as pool:
         rotating = pool.submit(_rotate, installation.settings, version)
         during = _load_while(url, paths, lambda: not rotating.done())
-    assert installation.server.get("/v1/status").json()["live"] == version
+    poll(lambda: installation.server.get("/v1/status").json()["live"] == version, HELD_S, "the server has swapped")
     return {
         "failed": before.failed + during.failed,
         "queries": len(during.latencies_ms),
