@@ -129,7 +129,7 @@ class Followed:
             self.set_activities(batch)
 
     def fill(self, index: ItemIndex) -> None:
-        """Give a new generation's index the activity known so far."""
+        """Give an index the activity known so far."""
         for item_id, parts in self._parts.items():
             index.set_activity(item_id, summed(parts.values()))
 

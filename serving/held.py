@@ -40,13 +40,14 @@ class HeldGenerations:
         generations: The register on Redis.
         model_dir: The model repository.
         snapshot_dir: This server's snapshots.
+        on_first: Told of an index that knows no item activity yet.
         writing: Held by whoever changes an index; queries need no lock, they share the event loop.
     """
 
     generations: Generations
     model_dir: Path
     snapshot_dir: Path
-    on_new: Callable[[ItemIndex], None] = lambda index: None
+    on_first: Callable[[ItemIndex], None] = lambda index: None
     pairs: dict[str, Pair] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     wanted: str | None = None
@@ -140,8 +141,10 @@ class HeldGenerations:
             log.error("bundle refused: %s", error)
             self._refused.add(version)
             return False
-        index = index or ItemIndex(bundle.manifest.dimension)
-        self.on_new(index)
+        like = self._live.index if self._live else None
+        index = index or ItemIndex(bundle.manifest.dimension, like)
+        if like is None:
+            self.on_first(index)
         self.pairs[version] = Pair(bundle, index)
         return True
 

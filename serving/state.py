@@ -85,7 +85,7 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
     held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
     followed = Followed(held, clock, metrics)
-    held.on_new = followed.fill
+    held.on_first = followed.fill
     retrieval = Retrieval(held, store, followed.covisits, clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)

@@ -11,6 +11,8 @@ from serving.state import State
 
 RECALL_K = 50
 RECALL_QUERIES = 50
+PAUSE_S = 0.02
+"""Between searches of everything, each of which takes longer than the queries that wait meanwhile."""
 SETTLE_S = 10.0
 POLL_S = 0.05
 SCORE_TOLERANCE = 1e-4
@@ -72,5 +74,5 @@ async def index_recall(index: ItemIndex, now_ms: int, queries: int = RECALL_QUER
         query = np.concatenate((item, np.zeros(STREAMING, dtype=np.float32)))[None, :]
         (candidates,) = index.search(query, k, None, now_ms)
         found += sum(score >= bar - SCORE_TOLERANCE for score in candidates.scores)
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     return found / (queries * k)

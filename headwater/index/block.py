@@ -13,7 +13,7 @@ from headwater.streaming_features import streaming_features
 
 REFRESH_MS = 250
 REFRESH_SHARE = 0.05
-FIRST_CAPACITY = 64
+FIRST_ROOM = 64
 
 
 class Block:
@@ -25,18 +25,20 @@ class Block:
 
     Args:
         dimension: D of the static dimensions.
+        room: Items for which there is room until it has to grow.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, room: int = 0) -> None:
+        room = max(room, FIRST_ROOM)
         self._dimension = dimension
         self.item_ids: list[str] = []
         self.rows: dict[str, int] = {}
-        self._matrix = np.zeros((FIRST_CAPACITY, dimension + STREAMING), dtype=np.float32)
-        self._counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float32)
-        self._totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
-        self._as_of_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
-        self._published_ms = np.zeros(FIRST_CAPACITY, dtype=np.int64)
-        self._numbers = np.zeros(FIRST_CAPACITY, dtype=np.int64)
+        self._matrix = np.zeros((room, dimension + STREAMING), dtype=np.float32)
+        self._counts = np.zeros((room, WINDOWS), dtype=np.float32)
+        self._totals = np.zeros(room, dtype=np.int64)
+        self._as_of_ms = np.zeros(room, dtype=np.int64)
+        self._published_ms = np.zeros(room, dtype=np.int64)
+        self._numbers = np.zeros(room, dtype=np.int64)
         self._sum = np.zeros(dimension, dtype=np.float64)
         self._squares = 0.0
         self._centroid: npt.NDArray[np.float32] | None = None
@@ -87,10 +89,10 @@ class Block:
         self._squares += times * float(embedding @ embedding)
         self._centroid = None
 
-    def _grow(self, capacity: int) -> None:
+    def _grow(self, room: int) -> None:
         for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms", "_numbers"):
             old = getattr(self, name)
-            grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
+            grown = np.zeros((room, *old.shape[1:]), dtype=old.dtype)
             grown[: len(old)] = old
             setattr(self, name, grown)
 

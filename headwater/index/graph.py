@@ -13,7 +13,7 @@ from headwater.errors import UsageError
 if TYPE_CHECKING:
     import hnswlib
 
-FIRST_CAPACITY = 1024
+FIRST_ROOM = 1024
 NEIGHBOURS = 16
 EF_CONSTRUCTION = 200
 MIN_EF = 800
@@ -39,11 +39,12 @@ class Graph:
 
     Args:
         dimension: D.
+        room: Nodes for which there is room until it has to grow.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, room: int = 0) -> None:
         self._dimension = dimension
-        self._index = _empty(dimension, FIRST_CAPACITY)
+        self._index = _empty(dimension, max(room, FIRST_ROOM))
         self._successor: hnswlib.Index | None = None
         self._moved: set[int] = set()
         self._to_move: list[int] = []
@@ -166,9 +167,9 @@ class Graph:
             self._join(item_id, label)
 
 
-def _empty(dimension: int, capacity: int) -> "hnswlib.Index":
+def _empty(dimension: int, room: int) -> "hnswlib.Index":
     index = _new_index(dimension)
-    index.init_index(capacity, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
+    index.init_index(room, ef_construction=EF_CONSTRUCTION, M=NEIGHBOURS)
     index.set_num_threads(1)
     return index
 

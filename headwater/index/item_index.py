@@ -22,6 +22,8 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
+ROOM = 1.25
+"""For more items than the index before has."""
 OUTLOOK_SHARE = 0.005
 """Of the items that may come, change or go until it is told anew where topics lie."""
 PROBED_ITEMS = 20_000
@@ -51,15 +53,18 @@ class ItemIndex:
 
     Args:
         dimension: D of the static item embeddings.
+        like: Knows all item activity, and the index begins with room for as many items: growing makes queries wait.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, like: "ItemIndex | None" = None) -> None:
         self.dimension = dimension
-        self.everything = Block(dimension)
-        self.graph = Graph(dimension)
+        self._room = {topic: round(ROOM * items) for topic, items in like.topics().items()} if like else {}
+        room = round(ROOM * len(like)) if like else 0
+        self.everything = Block(dimension, room)
+        self.graph = Graph(dimension, room)
         self._blocks: dict[str, Block] = {}
         self._topics: dict[str, tuple[str, ...]] = {}
-        self._activities: dict[str, ItemActivity] = {}
+        self._activities: dict[str, ItemActivity] = dict(like._activities) if like else {}
         self._outlook: Outlook | None = None
         self._changes = 0
 
@@ -144,7 +149,7 @@ class ItemIndex:
         for topic in item.topics:
             block = self._blocks.get(topic)
             if block is None:
-                block = self._blocks[topic] = Block(self.dimension)
+                block = self._blocks[topic] = Block(self.dimension, self._room.get(topic, 0))
             block.put(item.item_id, item.embedding, item.published_at, activity)
 
     def delete(self, item_ids: Collection[str]) -> None:

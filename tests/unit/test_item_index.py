@@ -101,6 +101,17 @@ def test_activity_may_come_before_its_item() -> None:
     assert index.search(query(streaming=10.0), 1, "t", NOW_MS)[0].item_ids == ["i1"]
 
 
+def test_an_index_like_another_knows_its_activity_and_nothing_else() -> None:
+    former = filled(200)
+    former.set_activity("i1", ItemActivity((8.0,) * 5, NOW_MS, 8, 1))
+    index = ItemIndex(D, former)
+    assert len(index) == 0
+    index.upsert([item(0), item(1)])
+    index.set_activity("i0", ItemActivity((9.0,) * 5, NOW_MS, 9, 1))
+    assert index.search(query(streaming=10.0), 2, "t", NOW_MS)[0].item_ids == ["i0", "i1"]
+    assert former.search(query(streaming=10.0), 1, None, NOW_MS)[0].item_ids == ["i1"]
+
+
 def test_an_update_moves_an_item_to_its_new_topics() -> None:
     index = filled(9)
     index.upsert([item(0, ("new", "t1"))])

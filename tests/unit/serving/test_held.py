@@ -78,7 +78,7 @@ def world(tmp_path: Path) -> World:
     register, clock, metrics = Register(), Clock("wall"), Metrics()
     held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
     followed = Followed(held, clock, metrics)
-    held.on_new = followed.fill
+    held.on_first = followed.fill
     return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), followed.covisits, clock))
 
 
