@@ -221,10 +221,10 @@ SECTIONS = {
 
 REASONS = {
     "queries": """\
-The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a third
-of what a lone query costs it: half of the rate takes most of the core, and inserts the rest. What is left is Python:
-a third HTTP, a quarter the search, a fifth Redis and decoding. Of a notification job's time decoding user records takes a
-quarter, the search another, JSON a sixth, in one process on one core; next: several serving processes over one snapshot.""",
+The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a fifth
+of what a lone query costs it: half of the rate takes most of the core, and inserts the rest; Kafka, Redis, the stream worker
+and whoever asks fill the other. What is left is Python, spread over HTTP, features, search and Redis. Of a notification
+job's time JSON takes a quarter, in one process on one core; next: several serving processes over one snapshot.""",
     "ingest": """\
 A message of Faust's carries all records that a fetch brought of a partition, so what Faust costs is spread over them.
 What is left is decoding, validation, the fold and redis-py, all Python on one core: the bare loop, which does the same
@@ -245,10 +245,11 @@ items, where it costs twice what the 64 static dimensions alone would: the strea
 Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
     "swap": """\
 Embedding, encoding, Kafka, decoding and inserting share two cores with 300 queries a second; hnswlib builds alone on
-one. Requests settle for 2 s before a generation is built, so that every worker embeds new items for it.""",
+one. At that speed each step of a query's way through the event loop waits for a slice of eight inserts: p99 is bought with
+seconds to promotion. Requests settle for 2 s before a generation is built, so that every worker embeds new items for it.""",
     "refresh": """\
-A step of 512 examples scores 1,000 rows, each example with its condition and without, against 660 to 1,100 items: its
-matrix products alone, forwards and backwards, take 6 of 20 ms on both cores, and sampling and features 10 ms on one.""",
+A step of 512 examples scores 1,000 rows, each example with its condition and without, against 660 to 1,100 items: a dozen
+passes over matrices that no cache of one core holds, of which the products are a third; sampling and features take a fifth.""",
     "start": """\
 Importing the libraries takes seconds by itself. Memory is two copies of each embedding (all items, and the
 topic's), the graph, and Python's dictionaries of ids. Next: topics as rows of one matrix.""",

@@ -14,6 +14,13 @@ from headwater.streaming_features import streaming_features
 REFRESH_MS = 250
 REFRESH_SHARE = 0.05
 FIRST_ROOM = 64
+ROOM = 1.25
+"""Rows that a block begins with for each item it is known to get: to grow takes as long as to copy it all."""
+
+
+def with_room(items: int) -> int:
+    """Return for how many items to make room where so many are known to come."""
+    return round(ROOM * items)
 
 
 class Block:
@@ -59,7 +66,7 @@ class Block:
     ) -> None:
         """Insert N items into the empty block at once: embeddings (N, D), publish times (N,), no activity."""
         if len(self._matrix) < len(item_ids):
-            self._grow(len(item_ids))
+            self._grow(with_room(len(item_ids)))
         self.item_ids = list(item_ids)
         self.rows = {item_id: row for row, item_id in enumerate(item_ids)}
         self._matrix[: len(item_ids), : self._dimension] = embeddings

@@ -12,7 +12,7 @@ from headwater.activity import HALF_LIVES_MS, ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
 from headwater.index.added_scores import AddedScores
-from headwater.index.block import Block
+from headwater.index.block import Block, with_room
 from headwater.index.graph import Graph
 from headwater.index.outlook import Outlook
 from headwater.index.top import NEVER, top
@@ -22,8 +22,6 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
-ROOM = 1.25
-"""For more items than the index before has."""
 OUTLOOK_SHARE = 0.005
 """Of the items that may come, change or go until it is told anew where topics lie."""
 PROBED_ITEMS = 20_000
@@ -58,8 +56,8 @@ class ItemIndex:
 
     def __init__(self, dimension: int, like: "ItemIndex | None" = None) -> None:
         self.dimension = dimension
-        self._room = {topic: round(ROOM * items) for topic, items in like.topics().items()} if like else {}
-        room = round(ROOM * len(like)) if like else 0
+        self._room = {topic: with_room(items) for topic, items in like.topics().items()} if like else {}
+        room = with_room(len(like)) if like else 0
         self.everything = Block(dimension, room)
         self.graph = Graph(dimension, room)
         self._blocks: dict[str, Block] = {}
