@@ -1,5 +1,7 @@
 """One model and its optimisers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,16 @@ def reward_loss(logits: Tensor, positives: Tensor) -> Tensor:
     return -(advantages * torch.stack(chances)).sum(0).mean()
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Take what is next to nothing as nothing: most of a softmax' gradient is, and some processors are slow at it."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class Learner:
     """Trains towers on examples; vocabulary rows are the corpus' numbers.
 
@@ -58,9 +70,6 @@ class Learner:
         self.settings = settings
         self.ids = id_table(corpus, settings.ids, settings.id_rows, settings.min_engagements)
         torch.manual_seed(settings.seed)
-        torch.set_flush_denormal(
-            True
-        )  # most of a softmax' gradient is next to nothing, and slow where it is not nothing
         self.towers = Towers(self._sizes())
         self.ranker = Ranker(self.towers.sizes) if settings.second_stage else None
         sizes = self.towers.sizes
@@ -111,6 +120,7 @@ class Learner:
         """Return the item tower's inputs as tensors."""
         return torch.from_numpy(self.ids.rows(items)), torch.from_numpy(self.corpus.item_topics[items])
 
+    @flushed_denormals()
     def step(self, batch: PreparedBatch) -> float:
         """Learn from one batch; return its loss."""
         candidates = batch.candidates
