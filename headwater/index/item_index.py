@@ -56,13 +56,13 @@ class ItemIndex:
 
     def __init__(self, dimension: int, like: "ItemIndex | None" = None) -> None:
         self.dimension = dimension
-        self._room = {topic: with_room(items) for topic, items in like.topics().items()} if like else {}
-        room = with_room(len(like)) if like else 0
+        self._room = {topic: with_room(items) for topic, items in like.topics().items()} if like is not None else {}
+        room = with_room(len(like)) if like is not None else 0
         self.everything = Block(dimension, room)
         self.graph = Graph(dimension, room)
         self._blocks: dict[str, Block] = {}
         self._topics: dict[str, tuple[str, ...]] = {}
-        self._activities: dict[str, ItemActivity] = dict(like._activities) if like else {}
+        self._activities: dict[str, ItemActivity] = dict(like._activities) if like is not None else {}
         self._outlook: Outlook | None = None
         self._changes = 0
 
