@@ -12,12 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from headwater.covisit_features import COVISITS
 from headwater.durable import digest, publish_directory
-from headwater.errors import BundleNotFound, BundleRefused
+from headwater.errors import BundleError, BundleNotFound, BundleRefused
 from headwater.features import FEATURE_SCHEMA_HASH, STREAMING, Features
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, MANIFEST_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.vocabulary import Vocabulary
 
 GOLDEN_TOLERANCE = 1e-4
+READABLE = 0o755
 FILTERED_PULL = 0.5
 """How strongly the condition pulls inside an exact filter, which keeps to the topic without it; there it would rather
 prefer items that have few other topics."""
@@ -100,19 +101,20 @@ class Bundle:
 
         Raises:
             BundleNotFound: there is no such directory.
-            BundleRefused: a file is missing or changed, the feature schema is another, or the golden
-                outputs are not reproduced.
+            BundleRefused: a file is missing, changed or cannot be read, the feature schema is another, or the
+                golden outputs are not reproduced.
         """
-        manifest = read_manifest(path)
-        _check_files(path, manifest)
         try:
+            manifest = read_manifest(path)
+            _check_files(path, manifest)
             vocabulary = Vocabulary.read(path / VOCABULARY_FILE)
-            user_tower = Tower(path / USER_TOWER_FILE, threads)
-            item_tower = Tower(path / ITEM_TOWER_FILE, threads)
-        except Exception as error:
+            towers = (Tower(path / name, threads) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE))
+            bundle = cls(path, manifest, vocabulary, *towers)
+            bundle._check_golden()
+        except BundleError:
+            raise
+        except Exception as error:  # there is no telling what broken files make the libraries raise
             raise BundleRefused(f"{path.name}: cannot be loaded: {error}") from error
-        bundle = cls(path, manifest, vocabulary, user_tower, item_tower)
-        bundle._check_golden()
         return bundle
 
     def _check_golden(self) -> None:
@@ -164,9 +166,10 @@ def publish_bundle(staging: Path, repository: Path, manifest: Manifest) -> Path:
     Returns:
         The bundle's directory in the model repository.
     """
-    # 1. Complete the manifest. 2. Make every byte durable. 3. Rename: only now can a reader see it.
+    # 1. Complete the manifest. 2. Make every byte durable. 3. Rename: only now can a reader see it, whoever it is.
     complete = manifest.model_copy(update={"files": {name: digest(staging / name) for name in FILES}})
     (staging / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2), encoding="utf-8")
+    staging.chmod(READABLE)
     target = repository / manifest.version
     publish_directory(staging, target)
     return target

@@ -1,12 +1,14 @@
 """The register of index generations and the alias that says which one answers.
 
 A generation is all item embeddings of one bundle version. It is requested, embedded by the stream
-workers (built), verified against a running server, promoted, and pruned in the end. The alias moves by
-compare-and-set on its revision.
+workers (built), verified against a running server, promoted, and pruned in the end: the stream workers
+then delete its embeddings from Kafka, and after that its entry. The alias moves by compare-and-set on its
+revision.
 """
 
+import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 from redis import Redis
@@ -15,7 +17,7 @@ from redis.client import Pipeline
 from headwater.errors import AliasMoved, UnknownGeneration
 from headwater.names import Names
 
-State = Literal["requested", "building", "built", "failed"]
+State = Literal["requested", "building", "built", "failed", "pruned"]
 
 
 class Generation(BaseModel):
@@ -23,8 +25,9 @@ class Generation(BaseModel):
 
     Attributes:
         state: How far the stream workers are.
+        requested_ms: When it was asked for, wall clock; none of its embeddings is older. 0 where that is not known.
         embedded, items: Items embedded so far, of how many at the start of the build.
-        builder: The stream worker that embeds the items.
+        builder: The stream worker that embeds the items, or deletes their embeddings.
         beat_ms: Its last sign of life, wall clock.
         error: Why the build failed.
         verified: Whether the last verification passed, None before the first.
@@ -32,6 +35,7 @@ class Generation(BaseModel):
 
     version: str
     state: State = "requested"
+    requested_ms: int = 0
     embedded: int = 0
     items: int = 0
     builder: str | None = None
@@ -81,7 +85,8 @@ class Generations:
 
     def request(self, version: str) -> None:
         """Ask the stream workers to embed all items with this bundle, again if it was built before."""
-        self._put(Generation(version=version))
+        generation = Generation(version=version, requested_ms=time.time_ns() // 1_000_000)
+        self._redis.hset(self._key, version, generation.model_dump_json())
 
     def update(self, version: str, change: Callable[[Generation], Generation]) -> Generation:
         """Change one generation atomically and return it.
@@ -102,34 +107,59 @@ class Generations:
         result: Any = self._redis.transaction(apply, self._key, value_from_callable=True)
         return Generation.model_validate(result)
 
-    def _put(self, generation: Generation) -> None:
-        self._redis.hset(self._key, generation.version, generation.model_dump_json())
+    def prune(self, version: str) -> bool:
+        """Give a generation up unless it is live or the previous one; return whether it is given up.
+
+        Servers drop it within a second. A version that is not registered is none.
+        """
+
+        def apply(pipe: Pipeline) -> Any:
+            alias, value = _alias(pipe.get(self._alias_key)), cast(Any, pipe.hget(self._key, version))
+            pipe.multi()
+            if version in (alias.version, alias.previous):
+                return False
+            if value is not None:
+                pruned = {"state": "pruned", "beat_ms": 0}
+                pipe.hset(
+                    self._key,
+                    version,
+                    Generation.model_validate_json(value).model_copy(update=pruned).model_dump_json(),
+                )
+            return True
+
+        return bool(self._redis.transaction(apply, self._key, self._alias_key, value_from_callable=True))
 
     def remove(self, version: str) -> None:
-        """Take a generation off the register; servers drop it within a second."""
+        """Take a generation off the register."""
         self._redis.hdel(self._key, version)
 
     def alias(self) -> Alias:
         """Return what is live."""
-        value: Any = self._redis.get(self._alias_key)
-        return Alias() if value is None else Alias.model_validate_json(value)
+        return _alias(self._redis.get(self._alias_key))
 
     def move_alias(self, expected: Alias, version: str) -> Alias:
         """Make `version` live if the alias is still as `expected`; return the new alias.
 
         Raises:
             AliasMoved: somebody else moved it meanwhile.
+            UnknownGeneration: `version` was pruned meanwhile.
         """
 
         def apply(pipe: Pipeline) -> Any:
-            value: Any = pipe.get(self._alias_key)
-            current = Alias() if value is None else Alias.model_validate_json(value)
+            current = _alias(pipe.get(self._alias_key))
             if current != expected:
                 raise AliasMoved(f"{current.version} was promoted meanwhile; look again, then retry")
+            value: Any = pipe.hget(self._key, version)
+            if value is None or Generation.model_validate_json(value).state == "pruned":
+                raise UnknownGeneration(f"generation {version!r} was pruned")
             moved = Alias(version=version, previous=current.version, revision=current.revision + 1)
             pipe.multi()
             pipe.set(self._alias_key, moved.model_dump_json())
             return moved
 
-        result: Any = self._redis.transaction(apply, self._alias_key, value_from_callable=True)
+        result: Any = self._redis.transaction(apply, self._key, self._alias_key, value_from_callable=True)
         return Alias.model_validate(result)
+
+
+def _alias(value: Any) -> Alias:
+    return Alias() if value is None else Alias.model_validate_json(value)

@@ -1,9 +1,9 @@
-"""Which engagement records count: one answer for the stream and the trainer."""
+"""Which records count: one answer for the stream and the trainer."""
 
 from collections.abc import Iterable
 
 from headwater.errors import InvalidEvent
-from headwater.events import Engagement, Item
+from headwater.events import Delivery, Engagement, Item
 from headwater.frames import decode_frame, is_frame
 from headwater.wire import decode
 
@@ -28,6 +28,18 @@ def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, la
     if key is not None and key != engagement.user_id.encode():
         raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
     return engagement
+
+
+def read_delivery(key: bytes | None, value: bytes | None, headers: Headers) -> Delivery:
+    """Return the delivery in a record.
+
+    Raises:
+        InvalidEvent: with the reason.
+    """
+    delivery = decode(Delivery, value, headers)
+    if key is not None and key != delivery.user_id.encode():
+        raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
+    return delivery
 
 
 def read_item(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, Item | None]:

@@ -56,7 +56,10 @@ class Rotation:
             if generation.embedded != seen:
                 seen, deadline = generation.embedded, time.monotonic() + BUILD_STALL_S
             if time.monotonic() > deadline:
-                raise RotationError(f"{version}: no stream worker embeds items; is `headwater stream` running?")
+                raise RotationError(
+                    f"{version}: no stream worker embeds items; is `headwater stream` running, and does it see the "
+                    f"bundles in {self._settings.model_dir}?"
+                )
             time.sleep(POLL_S)
         if generation.state == "failed":
             raise RotationError(f"{version}: build failed: {generation.error}")
@@ -82,14 +85,21 @@ class Rotation:
         return report
 
     def _verify_in_server(self, version: str) -> VerificationReport:
-        url = f"{self._settings.serving_url}/v1/generations/{version}/verify"
-        try:
-            response = httpx.post(url, timeout=VERIFY_TIMEOUT_S)
-        except httpx.HTTPError as error:
-            raise ServiceUnavailable(f"no server at {self._settings.serving_url}: {error}") from None
-        if response.status_code != 200:
-            raise RotationError(f"{version}: the server refused to verify: {response.text}")
-        return VerificationReport.model_validate_json(response.content)
+        url, told = f"{self._settings.serving_url}/v1/generations/{version}/verify", ""
+        while True:
+            try:
+                response = httpx.post(url, timeout=VERIFY_TIMEOUT_S)
+            except httpx.TimeoutException:
+                raise ServiceUnavailable(
+                    f"the server at {self._settings.serving_url} did not answer within {VERIFY_TIMEOUT_S:.0f} s"
+                ) from None
+            except httpx.HTTPError as error:
+                raise ServiceUnavailable(f"no server at {self._settings.serving_url}: {error}") from None
+            if response.status_code == 200:
+                return VerificationReport.model_validate_json(response.content)
+            if response.status_code != 503 or response.text == told:  # it does not get on
+                raise RotationError(f"{version}: the server refused to verify: {response.text}")
+            told = response.text
 
     def promote(self, version: str) -> None:
         """Make a generation live, if it verifies.
@@ -121,16 +131,15 @@ class Rotation:
     def prunable(self, keep: int = 2) -> list[str]:
         """Return the versions `prune` would delete: all but the live, the previous and the newest `keep`."""
         alias = self.generations.alias()
-        registered = {generation.version for generation in self.generations.all()}
+        registered = {generation.version for generation in self.generations.all() if generation.state != "pruned"}
         versions = sorted(registered | set(self.available()))
-        kept = {alias.version, alias.previous, *versions[len(versions) - keep :]}
+        kept = {alias.version, alias.previous, *versions[-keep:]}
         return [version for version in versions if version not in kept]
 
     def prune(self, keep: int = 2) -> list[str]:
-        """Delete what `prunable` names, register entries and files, and return it."""
-        versions = self.prunable(keep)
+        """Give up what `prunable` names, unless it was promoted meanwhile, delete its files, and return it."""
+        versions = [version for version in self.prunable(keep) if self.generations.prune(version)]
         for version in versions:
-            self.generations.remove(version)
             remove_bundle(self._settings.model_dir, version)
         return versions
 

@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Headers = Iterable[tuple[str, bytes]]
 
 
-def decode(model: type[Model], value: bytes | None, headers: Headers = ()) -> Model:
+def decode(model: type[Model], value: bytes | None, headers: Headers = (), max_bytes: int = MAX_RECORD_BYTES) -> Model:
     """Return the event in a record.
 
     CloudEvents binary mode is understood: `ce_id` and `ce_source` give the event id, `ce_time` the time
@@ -25,9 +25,9 @@ def decode(model: type[Model], value: bytes | None, headers: Headers = ()) -> Mo
     """
     if value is None:
         raise InvalidEvent("empty", "the record has no value")
-    if len(value) > MAX_RECORD_BYTES:
-        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
-    attributes = {name: raw for name, raw in headers or () if name.startswith(HEADER_CE_PREFIX)}
+    if len(value) > max_bytes:
+        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {max_bytes} are read")
+    attributes = {name: raw for name, raw in headers or () if raw is not None and name.startswith(HEADER_CE_PREFIX)}
     try:
         if not attributes:
             return model.model_validate_json(value)

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from headwater import __version__
 from headwater.settings import Settings
 from serving.collector import Collector
-from serving.faults import install_faults
+from serving.faults import FAULTS, install_faults
 from serving.limits import Limits
 from serving.routes import candidates, collector, generations, health, inspection, page
 from serving.state import running_state
@@ -34,6 +34,7 @@ def make_app(settings: Settings) -> ASGIApp:
         version=__version__,
         description="Which items of a topic should a user be notified about, now?",
         lifespan=lifespan,
+        responses=FAULTS,
     )
     install_faults(app)
     for module in (candidates, collector, inspection, generations, health, page):

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from redis import RedisError
 from starlette.exceptions import HTTPException
 
@@ -31,6 +32,30 @@ HTTP_CODES = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413
 RETRY_AFTER = {"Retry-After": "1"}
 
 log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """One part of a request that does not validate."""
+
+    at: str
+    problem: str
+
+
+class Fault(BaseModel):
+    """Every error's body; `near` comes with `unknown-topic`, `problems` with `invalid`."""
+
+    error: str
+    message: str
+    near: list[str] | None = None
+    problems: list[Problem] | None = None
+
+
+FAULTS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Fault, "description": "Nothing of that name is live, or there is no such path."},
+    413: {"model": Fault, "description": "The body is too large."},
+    422: {"model": Fault, "description": "The request does not validate."},
+    503: {"model": Fault, "description": "Not now: try again after Retry-After seconds."},
+}
 
 
 def fault(status: int, code: str, message: str, **more: Any) -> Response:

@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 
 from headwater.activity import ItemActivity, decode_activity_frame, summed
-from headwater.errors import DimensionMismatch
 from headwater.index import ItemIndex
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, decode_item_embedding, parse_embedding_key
@@ -35,6 +34,7 @@ class Followed:
         applied: Partition of `item-embeddings` to the next offset not applied yet.
         covisits: Which items are engaged with after which.
         targets: Partition to the end of the log when the server started; reached means ready.
+        ends: Returns partition to the end of the log as the broker told it last.
     """
 
     held: HeldGenerations
@@ -43,13 +43,21 @@ class Followed:
     applied: dict[int, int] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
     covisits: ItemCovisits = field(default_factory=ItemCovisits)
-    _ignored: set[str] = field(default_factory=set)
+    ends: Callable[[], Mapping[int, int]] = dict
     _parts: dict[str, dict[int, ItemActivity]] = field(default_factory=dict)
 
     @property
-    def lag(self) -> int:
+    def to_go(self) -> int:
         """Records of `item-embeddings` between here and the end known at the start."""
-        return sum(max(0, end - self.applied.get(partition, 0)) for partition, end in self.targets.items())
+        return self._behind(self.targets)
+
+    @property
+    def lag(self) -> int:
+        """Records of `item-embeddings` that are not applied yet."""
+        return self._behind({**self.targets, **self.ends()})
+
+    def _behind(self, ends: Mapping[int, int]) -> int:
+        return sum(max(0, end - self.applied.get(partition, 0)) for partition, end in ends.items())
 
     async def on_embeddings(self, records: Sequence[Record]) -> None:
         """Insert, update and delete in slices, so that queries get their turn.
@@ -59,10 +67,9 @@ class Followed:
         Raises:
             RedisError: the register cannot be read; the records must come again.
         """
-        unknown = {version for version in map(_version, records) if version} - set(self.held.pairs) - self._ignored
-        if unknown:
+        unknown = {version for version in map(_version, records) if version} - set(self.held.pairs)
+        if unknown - set(self.held.passed_over):
             await self.held.refresh()
-            self._ignored |= unknown - set(self.held.pairs)
         for start in range(0, len(records), SLICE):
             part = records[start : start + SLICE]
             async with self.held.writing:
@@ -71,32 +78,31 @@ class Followed:
 
     def _apply_embeddings(self, records: Sequence[Record]) -> None:
         upserts: dict[str, dict[str, ItemEmbedding]] = {}
+        appended_ms = []
         for record in records:
             self.applied[record.partition] = record.offset + 1
             try:
                 version, item_id = parse_embedding_key(record.key or b"")
                 if version not in self.held.pairs:
+                    known_ms = self.held.passed_over.get(version, 0)
+                    self.held.passed_over[version] = max(known_ms, record.appended_ms)
                     continue
+                index = self.held.pairs[version].index
                 if record.value is None:
                     upserts.get(version, {}).pop(item_id, None)
-                    self.held.pairs[version].index.delete([item_id])
+                    index.delete([item_id])
                 else:
-                    upserts.setdefault(version, {})[item_id] = _decoded(item_id, record.value)
+                    upserts.setdefault(version, {})[item_id] = _decoded(item_id, record.value, index.dimension)
+                    appended_ms.append(record.appended_ms)
+                self.clock.heard(record.appended_ms)
             except (ValueError, TypeError, KeyError) as error:
                 log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
         for version, items in upserts.items():
-            self._upsert(version, list(items.values()))
-        now_s = time.time()
-        for record in records:
-            if record.appended_ms:
-                self.clock.heard(record.appended_ms)
-                self.metrics.freshness_seconds.observe(max(0.0, now_s - record.appended_ms / 1000))
-
-    def _upsert(self, version: str, items: list[ItemEmbedding]) -> None:
-        try:
-            self.held.pairs[version].index.upsert(items)
-        except DimensionMismatch as error:
-            log.error("%s: %s", version, error)
+            self.held.pairs[version].index.upsert(list(items.values()))
+        if not self.to_go:  # what is read at the start was retrievable before
+            now_s = time.time()
+            for each_ms in appended_ms:
+                self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
 
     async def on_activity(self, records: Sequence[Record]) -> None:
         """Replace the counts of the items in each frame."""
@@ -107,9 +113,8 @@ class Followed:
 
     async def on_successions(self, records: Sequence[Record]) -> None:
         """Count which items are engaged with after which."""
-        for record, partition, successions in _frames(records, decode_successions):
+        for _, partition, successions in _frames(records, decode_successions):
             self.covisits.engage(partition, successions)
-            self.clock.heard(record.appended_ms)
             await asyncio.sleep(0)
 
     def set_activities(self, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
@@ -133,8 +138,22 @@ class Followed:
         for item_id, parts in self._parts.items():
             index.set_activity(item_id, summed(parts.values()))
 
+    def forget_activity(self, before_ms: int) -> None:
+        """Drop activity older than a time, of items that no index holds."""
+        for pair in self.held.pairs.values():
+            pair.index.forget_activity(before_ms)
+        gone = [
+            item_id
+            for item_id, parts in self._parts.items()
+            if all(part.as_of_ms < before_ms for part in parts.values())
+            and not any(item_id in pair.index for pair in self.held.pairs.values())
+        ]
+        for item_id in gone:
+            del self._parts[item_id]
+
     def publish_metrics(self) -> None:
         """Set the gauges."""
+        self.metrics.items.clear()
         self.metrics.lag.set(self.lag)
         self.metrics.watermark.set(self.clock.watermark_ms / 1000)
         for version, pair in self.held.pairs.items():
@@ -150,8 +169,10 @@ def _frames(records: Sequence[Record], decode: Callable[[bytes], Frame]) -> Iter
             log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
 
 
-def _decoded(item_id: str, value: bytes) -> ItemEmbedding:
+def _decoded(item_id: str, value: bytes, dimension: int) -> ItemEmbedding:
     item = decode_item_embedding(item_id, value)
+    if item.embedding.shape != (dimension,):
+        raise ValueError(f"{item_id}: embedding of {len(item.embedding)} dimensions, the index has {dimension}")
     if not np.isfinite(item.embedding).all():
         raise ValueError(f"{item_id}: an embedding that is not finite")
     return item

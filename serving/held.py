@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from redis import RedisError
 
 from headwater.activity import ItemActivity
 from headwater.bundle import Bundle
-from headwater.errors import BundleError, NoLiveGeneration, UnknownGeneration
-from headwater.generations import Generations
+from headwater.errors import BundleError, BundleRefused, NoLiveGeneration, UnknownGeneration
+from headwater.generations import Generation, Generations
 from headwater.index import ItemIndex
-from headwater.index.snapshot import read_newest_snapshot, remove_snapshots, write_snapshot
+from headwater.index.snapshot import read_newest_snapshot, remove_leavings, remove_snapshots, write_snapshot
 
 POLL_S = 0.2
+RETRY_S = 30.0
+CLOCKS_APART_MS = 600_000
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,18 @@ class Pair:
         return self.bundle.version
 
 
+class Start(NamedTuple):
+    """From where on a server reads `item-embeddings`: whichever of both is earlier.
+
+    Attributes:
+        offsets: Partition to the next offset that not all snapshots contain; None where there are no snapshots.
+        since_ms: When the earliest generation without a snapshot was requested; None where each has one.
+    """
+
+    offsets: Mapping[int, int] | None
+    since_ms: int | None
+
+
 @dataclass
 class HeldGenerations:
     """Follows the register: holds a pair for each generation and swaps the live one as the alias moves.
@@ -42,6 +58,7 @@ class HeldGenerations:
         snapshot_dir: This server's snapshots.
         on_first: Told of an index that knows no item activity yet.
         writing: Held by whoever changes an index; queries need no lock, they share the event loop.
+        passed_over: When the newest embedding was appended that came for a version not held, epoch ms.
     """
 
     generations: Generations
@@ -50,10 +67,11 @@ class HeldGenerations:
     on_first: Callable[[ItemIndex], None] = lambda index: None
     pairs: dict[str, Pair] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    passed_over: dict[str, int] = field(default_factory=dict)
     wanted: str | None = None
     _polling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _live: Pair | None = None
-    _refused: set[str] = field(default_factory=set)
+    _refused_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def live(self) -> Pair:
@@ -80,24 +98,30 @@ class HeldGenerations:
             raise UnknownGeneration(f"this server holds no generation {version!r}")
         return self.pairs[version]
 
-    async def restore(self) -> dict[int, int]:
+    async def restore(self) -> Start:
         """Load every registered generation, from snapshots where there are any.
 
         Returns:
-            Partition to the offset of `item-embeddings` from which all of them are complete.
+            From where on `item-embeddings` makes all of them complete.
         """
+        registered = [each for each in await asyncio.to_thread(self.generations.all) if _has_embeddings(each)]
+        if registered:  # a register that is lost for a while takes no snapshots with it
+            await asyncio.to_thread(remove_leavings, self.snapshot_dir, {each.version for each in registered})
         applied: list[Mapping[int, int]] = []
-        for generation in await asyncio.to_thread(self.generations.all):
+        since_ms: list[int] = []
+        for generation in registered:
             snapshot = await asyncio.to_thread(read_newest_snapshot, self.snapshot_dir, generation.version)
-            if snapshot is None:
-                applied.append({})
+            index, offsets = snapshot or (None, {})
+            if not await self._hold(generation, index):
                 continue
-            index, offsets = snapshot
-            if await self._hold(generation.version, index):
+            if index is None:
+                since_ms.append(max(0, generation.requested_ms - CLOCKS_APART_MS))
+            else:
                 applied.append(offsets)
                 log.info("%s: %d items from a snapshot", generation.version, len(index))
         partitions = set.intersection(*(set(offsets) for offsets in applied)) if applied else set()
-        return {partition: min(offsets[partition] for offsets in applied) for partition in partitions}
+        earliest = {partition: min(offsets[partition] for offsets in applied) for partition in partitions}
+        return Start(earliest if applied else None, min(since_ms, default=None))
 
     async def poll(self) -> None:
         """Follow the register and the alias, if Redis is there; call it a few times a second."""
@@ -112,18 +136,23 @@ class HeldGenerations:
         Raises:
             RedisError: they cannot be read now.
         """
-        registered = await asyncio.to_thread(self.generations.all)
-        alias = await asyncio.to_thread(self.generations.alias)
-        versions = {generation.version for generation in registered}
         async with self._polling:
-            for version in versions - set(self.pairs) - self._refused:
-                await self._hold(version, None)
-        for version in set(self.pairs) - versions:
-            if version != alias.version:
-                del self.pairs[version]
-                await asyncio.to_thread(remove_snapshots, self.snapshot_dir, version)
-                log.info("%s: dropped", version)
-        self._swap(alias.version)
+            registered = await asyncio.to_thread(self.generations.all)
+            alias = await asyncio.to_thread(self.generations.alias)
+            if not registered and self.pairs:
+                log.error("the register of generations is empty: has Redis lost its data? What is held here stays")
+                return
+            for generation in registered:
+                if generation.version not in self.pairs and _has_embeddings(generation):
+                    await self._hold(generation, None)
+            self._swap(alias.version)
+            kept = {generation.version for generation in registered if generation.state != "pruned"}
+            for version in set(self.pairs) - kept:
+                if self.pairs[version] is not self._live:
+                    del self.pairs[version]
+                    async with self.writing:
+                        await asyncio.to_thread(remove_snapshots, self.snapshot_dir, version)
+                    log.info("%s: dropped", version)
 
     def _swap(self, version: str | None) -> None:
         if version != self.wanted and version not in self.pairs and version is not None:
@@ -134,15 +163,20 @@ class HeldGenerations:
             self._live = pair
             log.info("%s is live with %d items", pair.version, len(pair.index))
 
-    async def _hold(self, version: str, index: ItemIndex | None) -> bool:
+    async def _hold(self, generation: Generation, index: ItemIndex | None) -> bool:
+        version, now_s = generation.version, time.monotonic()
+        if now_s - self._refused_s.get(version, -RETRY_S) < RETRY_S:
+            return False
         try:
+            if index is None and self.passed_over.get(version, -1) >= generation.requested_ms:
+                raise BundleRefused(f"{version}: embeddings came before it could be held; restart this server")
             bundle = await asyncio.to_thread(Bundle.load, self.model_dir / version)
         except BundleError as error:
             log.error("bundle refused: %s", error)
-            self._refused.add(version)
+            self._refused_s[version] = now_s
             return False
         like = self._live.index if self._live else None
-        index = index or ItemIndex(bundle.manifest.dimension, like)
+        index = ItemIndex(bundle.manifest.dimension, like) if index is None else index
         if like is None:
             self.on_first(index)
         self.pairs[version] = Pair(bundle, index)
@@ -154,9 +188,13 @@ class HeldGenerations:
             pair.index.set_activity(item_id, activity)
 
     async def snapshot(self, applied: Mapping[int, int]) -> None:
-        """Write a snapshot of every generation; inserts wait meanwhile, queries do not."""
+        """Write a snapshot of every generation; inserts wait meanwhile, queries only while hnswlib writes its graph."""
         async with self.writing:
             offsets = dict(applied)
             for version, pair in list(self.pairs.items()):
                 if len(pair.index):
                     await asyncio.to_thread(write_snapshot, self.snapshot_dir, version, pair.index, offsets)
+
+
+def _has_embeddings(generation: Generation) -> bool:
+    return generation.state not in ("failed", "pruned")

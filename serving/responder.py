@@ -14,21 +14,27 @@ from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 
 USERS_AT_ONCE = 256
+MAX_REQUEST_BYTES = 1_000_000
 WAIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Turns each request into one `candidates` record a user; an impossible request is a dead letter."""
+    """Turns each request into one `candidates` record a user; an impossible request is a dead letter.
+
+    Attributes:
+        filters: What candidates must not be, for every request.
+    """
 
     retrieval: Retrieval
     publisher: Publisher
+    filters: Filters
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Answer a batch; the caller commits offsets after this returns."""
         for record in records:
             try:
-                request = decode(CandidateRequest, record.value, record.headers)
+                request = decode(CandidateRequest, record.value, record.headers, MAX_REQUEST_BYTES)
                 outgoing = await self._answered(request)
             except InvalidEvent as error:
                 outgoing = [dead_letter_record(record.rejected(error))]
@@ -48,7 +54,7 @@ class Responder:
         pair, answers = await self._live(), list[Answer]()
         for start in range(0, len(request.user_ids), USERS_AT_ONCE):
             users = request.user_ids[start : start + USERS_AT_ONCE]
-            queries = [TopicQuery(user_id, request.topic, request.k, Filters()) for user_id in users]
+            queries = [TopicQuery(user_id, request.topic, request.k, self.filters) for user_id in users]
             answers += await self.retrieval.answers(queries, pair)
         return [
             Outgoing(

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import logging
+import os
+import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import faust
 from redis import Redis as SyncRedis
 
 from headwater.covisit_features import HALF_LIVES_MS, NEAR
@@ -26,9 +29,9 @@ from serving.followed import Followed
 from serving.held import POLL_S, HeldGenerations
 from serving.metrics import Metrics
 from serving.responder import Responder
-from serving.retrieval import Retrieval
-from streams.follower import end_offsets, make_follower, make_responder, set_start
-from streams.hosting import alive, running, running_aside
+from serving.retrieval import Filters, Retrieval
+from streams.follower import end_offsets, latest_ends, make_follower, make_responder, set_start
+from streams.hosting import alive, crashed, running, running_aside
 
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
@@ -55,8 +58,10 @@ class State:
 
     def not_ready(self) -> str | None:
         """Return why this server should get no queries, None when it should."""
-        if self.followed.lag:
-            return f"following: {self.followed.lag} records to go"
+        if not self.following():
+            return "following has ended: what is held here grows old; the log says why"
+        if self.followed.to_go:
+            return f"following: {self.followed.to_go} records to go"
         try:
             live = self.held.live
         except HeadwaterError as error:
@@ -102,15 +107,14 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     # Successions are counted anew from all that Kafka keeps of them.
     # 2. Embeddings from where the snapshots end. 3. Ready once the end known now is reached.
     ends = await asyncio.to_thread(end_offsets, settings)
-    followed.applied = await held.restore()
+    begin = await held.restore()
     # A group of its own for each start: the former one may still count a killed server among its members.
     follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
     group = settings.names.serving_group(follower_id)
-    start = {ITEM_EMBEDDINGS: followed.applied, ITEM_ACTIVITY: ends[ITEM_ACTIVITY], ITEM_SUCCESSIONS: {}}
-    followed.applied, followed.targets = (
-        await asyncio.to_thread(set_start, settings, group, start),
-        ends[ITEM_EMBEDDINGS],
-    )
+    start = {ITEM_EMBEDDINGS: begin.offsets, ITEM_ACTIVITY: ends[ITEM_ACTIVITY], ITEM_SUCCESSIONS: None}
+    since_ms = {ITEM_EMBEDDINGS: begin.since_ms}
+    followed.applied = await asyncio.to_thread(set_start, settings, group, start, since_ms)
+    followed.targets = ends[ITEM_EMBEDDINGS]
     await followed.load_activity(state.store)
     await held.poll()
     follower = make_follower(
@@ -118,8 +122,10 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     )
     await stack.enter_async_context(running(follower))
     state.following = partial(alive, follower)
+    followed.ends = partial(latest_ends, follower, settings.names.topic(ITEM_EMBEDDINGS))
     # Queries need no responder, and its group may still count a killed server among its members.
-    responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher).apply)
+    filters = Filters(max_age_ms=settings.max_item_age_s * 1000 or None)
+    responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher, filters).apply)
     await stack.enter_async_context(running_aside(responder))
     state.responding = partial(alive, responder)
     gc.freeze()  # what is here now stays
@@ -128,15 +134,14 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
         _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),
         _repeated(lambda: _forget(state), FORGET_EVERY_S),
         _repeated(_freeze, FREEZE_EVERY_S),
+        _end_with(follower),
     ):
         task = asyncio.create_task(work)
         stack.callback(task.cancel)
 
 
 async def _forget(state: State) -> None:
-    before_ms = state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000
-    for pair in state.held.pairs.values():
-        pair.index.forget_activity(before_ms)
+    state.followed.forget_activity(state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000)
     state.followed.covisits.forget(state.retrieval.clock.now_ms() - COVISITS_KEPT_MS)
 
 
@@ -144,6 +149,13 @@ async def _freeze() -> None:
     """Keep what lives long out of the garbage collector's way: going through an index stops every query for 100 ms."""
     gc.collect()
     gc.freeze()
+
+
+async def _end_with(follower: faust.App) -> None:
+    """Stop this server when it follows no more, so that whoever watches over it starts it anew."""
+    reason = await crashed(follower)
+    log.critical("following has ended: %s %s", type(reason).__name__, reason)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _repeated(work: Callable[[], Awaitable[None]], every_s: float) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 
+from headwater.errors import ServiceUnavailable
 from headwater.features import STREAMING
 from headwater.index import ItemIndex
 from headwater.verification import MIN_COVERAGE, MIN_INDEX_RECALL, Check, VerificationReport, at_least
@@ -14,6 +15,7 @@ RECALL_QUERIES = 50
 PAUSE_S = 0.02
 """Between searches of everything, each of which takes longer than the queries that wait meanwhile."""
 SETTLE_S = 10.0
+PATIENCE_S = 60.0
 POLL_S = 0.05
 SCORE_TOLERANCE = 1e-4
 
@@ -23,6 +25,7 @@ async def verify(state: State, version: str) -> VerificationReport:
 
     Raises:
         UnknownGeneration: this server does not hold it.
+        ServiceUnavailable: it goes on growing; ask again.
     """
     await state.held.poll()
     pair = state.held.pair(version)
@@ -51,8 +54,10 @@ async def verify(state: State, version: str) -> VerificationReport:
 async def _settled(index: ItemIndex, size: int) -> None:
     """Return once the index holds `size` items, or has not grown for `SETTLE_S`."""
     clock = asyncio.get_running_loop().time
-    seen, since = len(index), clock()
+    seen, since, deadline = len(index), clock(), clock() + PATIENCE_S
     while len(index) < size and clock() - since < SETTLE_S:
+        if clock() > deadline:
+            raise ServiceUnavailable(f"{len(index)} of {size} items are here so far; verify again")
         await asyncio.sleep(POLL_S)
         if len(index) > seen:
             seen, since = len(index), clock()

@@ -22,10 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def attach(app: faust.App, topic: str, apply: Apply) -> None:
-    """Add the agent that feeds `apply` with the records of `topic`."""
+    """Add the agent that feeds `apply` with the records of `topic`; what `apply` did not foresee crashes the app."""
 
     async def agent(stream: Any) -> None:
-        await in_batches(stream, apply)
+        try:
+            await in_batches(stream, apply)
+        except Exception as error:
+            # Faust would begin the agent anew, after the records it has read ahead.
+            log.exception("%s: unforeseen", topic)
+            await app.crash(error)
+            raise
 
     app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{topic}")(agent)
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from headwater.delivered import Delivered
 from headwater.errors import InvalidEvent
-from headwater.events import Delivery
+from headwater.intake import read_delivery
 from headwater.stores import FeatureStore, FeatureWrites
-from headwater.wire import decode
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Record
 from streams.report import Report
@@ -26,7 +25,7 @@ class DeliveryFold:
         accepted, letters = [], []
         for record in records:
             try:
-                accepted.append((record, decode(Delivery, record.value, record.headers)))
+                accepted.append((record, read_delivery(record.key, record.value, record.headers)))
             except InvalidEvent as error:
                 letters.append(record.rejected(error))
         user_ids = list({delivery.user_id for _, delivery in accepted})

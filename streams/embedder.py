@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from redis import RedisError
-
 from headwater.bundle import Bundle
-from headwater.errors import BundleError, UnknownGeneration
+from headwater.errors import BundleError
 from headwater.events import Item
 from headwater.features import encode_items
 from headwater.generations import Generations
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.names import ITEM_EMBEDDINGS
 from streams.record import Outgoing
+
+RETRY_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,19 @@ class Embedder:
     Args:
         generations: The register.
         model_dir: The model repository.
+
+    Attributes:
+        known: Whether the register was read: before that nothing tells for which versions to embed.
+        refused: Why a version's bundle cannot be loaded here, tried again every `RETRY_S`.
     """
 
     def __init__(self, generations: Generations, model_dir: Path) -> None:
         self.generations = generations
+        self.known = False
+        self.refused: dict[str, BundleError] = {}
         self._model_dir = model_dir
         self._bundles: dict[str, Bundle] = {}
+        self._tried_s: dict[str, float] = {}
 
     @property
     def versions(self) -> list[str]:
@@ -38,31 +46,30 @@ class Embedder:
         return list(self._bundles)
 
     async def refresh(self) -> None:
-        """Load the bundles of newly registered generations, drop those of pruned ones."""
-        try:
-            registered = await asyncio.to_thread(self.generations.all)
-        except RedisError as error:
-            log.warning("generations cannot be read: %s", error)
-            return
-        wanted = [generation.version for generation in registered if generation.state != "failed"]
-        for version in wanted:
-            if version not in self._bundles:
-                await self._load(version)
+        """Load the bundles of newly registered generations, drop those of pruned ones.
+
+        Raises:
+            RedisError: the register cannot be read now.
+        """
+        registered = await asyncio.to_thread(self.generations.all)
+        wanted = {generation.version for generation in registered if generation.state not in ("failed", "pruned")}
+        for version in sorted(wanted - set(self._bundles)):
+            await self._load(version)
         self._bundles = {version: bundle for version, bundle in self._bundles.items() if version in wanted}
+        self.refused = {version: why for version, why in self.refused.items() if version in wanted}
+        self.known = True
 
     async def _load(self, version: str) -> None:
+        now_s = time.monotonic()
+        if version in self.refused and now_s - self._tried_s[version] < RETRY_S:
+            return
+        self._tried_s[version] = now_s
         try:
             self._bundles[version] = await asyncio.to_thread(Bundle.load, self._model_dir / version)
-        except BundleError as refused:
-            log.error("bundle refused: %s", refused)
-            message = str(refused)
-            failed = {"state": "failed", "error": message}
-            try:
-                await asyncio.to_thread(
-                    self.generations.update, version, lambda generation: generation.model_copy(update=failed)
-                )
-            except UnknownGeneration:
-                log.info("%s was pruned meanwhile", version)
+            self.refused.pop(version, None)
+        except BundleError as error:
+            log.error("bundle refused: %s", error)
+            self.refused[version] = error
 
     def embed(self, items: Sequence[Item], versions: Sequence[str] | None = None) -> list[Outgoing]:
         """Return the `item-embeddings` records of N items for each version."""
@@ -77,10 +84,9 @@ class Embedder:
                 records.append(Outgoing(ITEM_EMBEDDINGS, embedding_key(version, item.item_id), value))
         return records
 
-    def tombstones(self, item_ids: Sequence[str]) -> list[Outgoing]:
-        """Return the records that delete items from every version."""
-        return [
-            Outgoing(ITEM_EMBEDDINGS, embedding_key(version, item_id), None)
-            for version in self.versions
-            for item_id in item_ids
-        ]
+
+def tombstones(item_ids: Sequence[str], versions: Sequence[str]) -> list[Outgoing]:
+    """Return the records that delete items' embeddings of some versions."""
+    return [
+        Outgoing(ITEM_EMBEDDINGS, embedding_key(version, item_id), None) for version in versions for item_id in item_ids
+    ]

@@ -21,6 +21,9 @@ Successions = dict[int, list[Succession]]
 Accepted = tuple[Record, Engagement, tuple[str, ...]]
 Told = TypeVar("Told")
 
+FRAME_ENTRIES = 64
+"""As many successions of items with the longest ids as Kafka takes in one record."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngagementFold:
@@ -126,5 +129,11 @@ def _activities(writes: FeatureWrites) -> dict[int, list[tuple[str, ItemActivity
     return by_partition
 
 
-def _frames(topic: str, by_partition: Mapping[int, Told], encode: Callable[[Told], bytes]) -> list[Outgoing]:
-    return [Outgoing(topic, str(partition).encode(), encode(told)) for partition, told in by_partition.items()]
+def _frames(
+    topic: str, by_partition: Mapping[int, Sequence[Told]], encode: Callable[[Sequence[Told]], bytes]
+) -> list[Outgoing]:
+    return [
+        Outgoing(topic, str(partition).encode(), encode(told[start : start + FRAME_ENTRIES]))
+        for partition, told in by_partition.items()
+        for start in range(0, len(told), FRAME_ENTRIES)
+    ]

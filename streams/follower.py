@@ -13,7 +13,7 @@ from streams.app import make_app
 from streams.batches import Apply, attach
 from streams.publisher import FaustPublisher, Publisher
 
-Offsets = Mapping[str, Mapping[int, int]]
+Offsets = Mapping[str, Mapping[int, int] | None]
 
 
 def end_offsets(settings: Settings) -> dict[str, dict[int, int]]:
@@ -30,8 +30,14 @@ def _ends(consumer: Any, topic: str) -> dict[int, int]:
     return {partition.partition: offset for partition, offset in consumer.end_offsets(partitions).items()}
 
 
-def set_start(settings: Settings, group: str, start: Offsets) -> dict[int, int]:
+def set_start(settings: Settings, group: str, start: Offsets, since_ms: Mapping[str, int | None]) -> dict[int, int]:
     """Make the group begin at `start`: its committed offsets are set while nobody is in it.
+
+    Args:
+        settings: The installation.
+        group: Kafka consumer group.
+        start: Topic to partition to offset; a partition that is left out begins at its beginning.
+        since_ms: Topic to an append time, epoch ms, that a partition begins at where that is earlier or `start` has None.
 
     Returns:
         Where `item-embeddings` begins: partition to offset, later than asked for where the log was cut.
@@ -43,8 +49,12 @@ def set_start(settings: Settings, group: str, start: Offsets) -> dict[int, int]:
             topic = settings.names.topic(name)
             available = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
             first = consumer.beginning_offsets(available)
+            asked = [] if offsets is None else [{each: offsets.get(each.partition, 0) for each in available}]
+            if (since := since_ms.get(name)) is not None:
+                found = consumer.offsets_for_times(dict.fromkeys(available, since))
+                asked.append({each: at.offset if at else 0 for each, at in found.items()})
             for partition in available:
-                offset = max(offsets.get(partition.partition, 0), first[partition])
+                offset = max(min((each[partition] for each in asked), default=0), first[partition])
                 committing[partition] = OffsetAndMetadata(offset, "", -1)
         consumer.assign(list(committing))
         consumer.commit(committing)
@@ -56,6 +66,12 @@ def set_start(settings: Settings, group: str, start: Offsets) -> dict[int, int]:
         }
     finally:
         consumer.close()
+
+
+def latest_ends(app: faust.App, topic: str) -> dict[int, int]:
+    """Return the next offset of each partition of a topic the app reads, as the broker told it with the last fetch."""
+    ends = {each.partition: app.consumer.highwater(each) for each in app.consumer.assignment() if each.topic == topic}
+    return {partition: end for partition, end in ends.items() if end is not None}
 
 
 def make_follower(

@@ -9,7 +9,7 @@ from headwater.events import Item
 from headwater.intake import read_item
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import StoredItem
-from streams.embedder import Embedder
+from streams.embedder import Embedder, tombstones
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Record
 from streams.report import Report
@@ -25,7 +25,13 @@ class ItemIntake:
     embedder: Embedder
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Validate, store, embed, publish; the caller commits offsets after this returns."""
+        """Validate, store, embed, publish; the caller commits offsets after this returns.
+
+        Raises:
+            RedisError, PublishFailed: the same batch can be applied again.
+        """
+        if not self.embedder.known:
+            await self.embedder.refresh()
         # 1. Decode. Within a batch the last record of an item counts.
         changes, letters = _decode(records)
         # 2. Leave out what is older than the catalogue's entry.
@@ -36,7 +42,7 @@ class ItemIntake:
         fresh = [stored.item for stored in writes.items.values() if stored is not None]
         gone = [item_id for item_id, stored in writes.items.items() if stored is None]
         embeddings = self.embedder.embed(fresh)
-        outgoing = [*map(dead_letter_record, letters), *embeddings, *self.embedder.tombstones(gone)]
+        outgoing = [*map(dead_letter_record, letters), *embeddings, *tombstones(gone, self.embedder.versions)]
         await self.publisher.publish(outgoing)
         self.report.items += len(writes.items)
         self.report.embedded += len(embeddings)

@@ -1,17 +1,15 @@
-"""All item embeddings anew, for a requested index generation."""
+"""All item embeddings anew, for a requested index generation, and away again, of a pruned one."""
 
 import asyncio
 import logging
 import time
 from dataclasses import dataclass
 
-from redis import RedisError
-
-from headwater.errors import UnknownGeneration
+from headwater.errors import BundleRefused, UnknownGeneration
 from headwater.generations import Generation
 from headwater.stores import FeatureStore
 from headwater.stores.protocol import StoredItem
-from streams.embedder import Embedder
+from streams.embedder import Embedder, tombstones
 from streams.publisher import Publisher, PublishFailed
 
 SILENT_MS = 10_000
@@ -27,7 +25,7 @@ class TakenOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Embeds the whole catalogue for generations that ask for it; one worker at a time does it.
+    """Embeds the whole catalogue for generations that ask for it, deletes what pruned ones leave; one worker at a time.
 
     Attributes:
         worker: Name of this worker, unique.
@@ -39,24 +37,37 @@ class Rebuild:
     embedder: Embedder
 
     async def run_pending(self) -> None:
-        """Build every generation that is requested, or whose builder gave no sign of life for `SILENT_MS`."""
+        """Build every generation that is requested, clear every one that is pruned, unless another worker is at it.
+
+        Raises:
+            RedisError: the register or the catalogue cannot be read now.
+        """
         try:
-            registered = await asyncio.to_thread(self.embedder.generations.all)
-            for generation in registered:
+            for generation in await asyncio.to_thread(self.embedder.generations.all):
                 if _is_free(generation):
-                    await self._build(generation.version)
+                    await self._carry_out(generation)
         except (UnknownGeneration, TakenOver) as ended:
             log.info("%s", ended)
-        except (RedisError, PublishFailed) as error:
+        except PublishFailed as error:
             log.warning("rebuild waits: %s", error)
+
+    async def _carry_out(self, generation: Generation) -> None:
+        version = generation.version
+        refused = self.embedder.refused.get(version)
+        if generation.state == "pruned":
+            await self._clear(version)
+        elif version in self.embedder.versions:
+            await self._build(version)
+        elif isinstance(refused, BundleRefused):  # one that is not here, another worker may have
+            failed = {"state": "failed", "error": str(refused)}
+            await asyncio.to_thread(
+                self.embedder.generations.update, version, lambda known: known.model_copy(update=failed)
+            )
 
     async def _build(self, version: str) -> None:
         # 1. Claim it, and wait until every worker embeds new items for this version too.
-        await asyncio.to_thread(self.embedder.generations.update, version, self._claim)
-        await self.embedder.refresh()
+        await self._claim(version, state="building", embedded=0)
         await asyncio.sleep(SETTLE_S)
-        if version not in self.embedder.versions:
-            return
         # 2. Embed everything the catalogue holds; what arrives meanwhile comes through the item agent.
         total, embedded = await self.store.catalogue_size(), 0
         async for batch in self.store.catalogue(BATCH):
@@ -70,11 +81,25 @@ class Rebuild:
         await self._tell(version, state="built")
         log.info("%s: %d items embedded", version, embedded)
 
-    def _claim(self, generation: Generation) -> Generation:
-        if not _is_free(generation):
-            raise TakenOver(f"{generation.version} is built by {generation.builder}")
-        claimed = {"state": "building", "builder": self.worker, "beat_ms": _now_ms(), "embedded": 0}
-        return generation.model_copy(update=claimed)
+    async def _clear(self, version: str) -> None:
+        """Delete a pruned generation's embeddings: compaction keeps the newest record of each key for ever."""
+        # 1. Claim it, and wait until no worker embeds items for this version any more.
+        await self._claim(version)
+        await asyncio.sleep(SETTLE_S)
+        # 2. Tombstones for everything the catalogue holds; those of items that went before were published then.
+        async for batch in self.store.catalogue(BATCH):
+            await self.publisher.publish(tombstones([stored.item.item_id for stored in batch], [version]))
+            await self._tell(version)
+        await asyncio.to_thread(self.embedder.generations.remove, version)
+        log.info("%s: embeddings deleted", version)
+
+    async def _claim(self, version: str, **changes: object) -> None:
+        def claimed(generation: Generation) -> Generation:
+            if not _is_free(generation):
+                raise TakenOver(f"{generation.version} is in the hands of {generation.builder}")
+            return generation.model_copy(update={**changes, "builder": self.worker, "beat_ms": _now_ms()})
+
+        await asyncio.to_thread(self.embedder.generations.update, version, claimed)
 
     async def _tell(self, version: str, **changes: object) -> None:
         def told(generation: Generation) -> Generation:
@@ -95,14 +120,14 @@ class Rebuild:
             now.item for before, now in zip(published, current, strict=True) if now is not None and now != before
         ]
         gone = [item_id for item_id, now in zip(item_ids, current, strict=True) if now is None]
-        corrections = self.embedder.embed(changed, [version]) + self.embedder.tombstones(gone)
+        corrections = self.embedder.embed(changed, [version]) + tombstones(gone, [version])
         if corrections:
             await self.publisher.publish(corrections)
 
 
 def _is_free(generation: Generation) -> bool:
     silent = _now_ms() - generation.beat_ms > SILENT_MS
-    return generation.state == "requested" or (generation.state == "building" and silent)
+    return generation.state == "requested" or (generation.state in ("building", "pruned") and silent)
 
 
 def _now_ms() -> int:

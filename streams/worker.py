@@ -9,6 +9,7 @@ from pathlib import Path
 
 import faust
 from redis import Redis as SyncRedis
+from redis import RedisError
 
 from headwater.generations import Generations
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
@@ -41,7 +42,7 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     Args:
         settings: The installation.
         report: Counts what is done.
-        stats_file: Where to write the report as JSON every second.
+        stats_file: Where to write the report as JSON, four times a second.
     """
     app = make_app(settings, settings.names.stream_group())
     store = RedisFeatureStore.of(settings)
@@ -59,8 +60,11 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     @app.task
     async def keep_generations() -> None:
         while not app.should_stop:
-            await embedder.refresh()
-            await rebuild.run_pending()
+            try:
+                await embedder.refresh()
+                await rebuild.run_pending()
+            except RedisError as error:
+                log.warning("generations cannot be read: %s", error)
             await app.sleep(REFRESH_S)
 
     @app.task

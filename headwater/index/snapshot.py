@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,29 @@ class SnapshotManifest(BaseModel):
 def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Mapping[int, int]) -> Path:
     """Write a snapshot of an index that nobody changes meanwhile, and keep the newest `KEPT`.
 
+    Other threads stand still while hnswlib writes the graph.
+
     Returns:
         Its directory, `directory/version/<time>`.
+
+    Raises:
+        OSError: the disk is full, or the like; nothing is left of it.
     """
     # 1. Write beside, 2. make durable, 3. rename: a reader sees a whole snapshot or none.
     target = directory / version / f"{time.time_ns():020d}"
     temporary = target.with_name(f".{target.name}")
     temporary.mkdir(parents=True)
+    try:
+        _write(temporary, version, index, applied)
+        publish_directory(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in sorted(target.parent.glob("[!.]*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _write(temporary: Path, version: str, index: ItemIndex, applied: Mapping[int, int]) -> None:
     block = index.everything
     topic_sets: dict[tuple[str, ...], int] = {}
     topic_set_of = [topic_sets.setdefault(index.topics_of(each), len(topic_sets)) for each in block.item_ids]
@@ -65,10 +81,6 @@ def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Map
         files={path.name: digest(path) for path in sorted(temporary.iterdir())},
     )
     (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-    publish_directory(temporary, target)
-    for old in sorted(target.parent.glob("[!.]*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def read_newest_snapshot(directory: Path, version: str) -> tuple[ItemIndex, dict[int, int]] | None:
@@ -105,3 +117,10 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
 def remove_snapshots(directory: Path, version: str) -> None:
     """Delete all snapshots of a version."""
     shutil.rmtree(directory / version, ignore_errors=True)
+
+
+def remove_leavings(directory: Path, versions: Collection[str]) -> None:
+    """Delete the snapshots of all other versions, and what was being written when the writer was killed."""
+    for path in (*directory.glob("*"), *directory.glob("*/.*")):
+        if path.name not in versions:
+            shutil.rmtree(path, ignore_errors=True)

@@ -111,10 +111,13 @@ def _read(topic: str, query: str) -> tuple[str, QueryParameters]:
             values.setdefault(name, []).append(value)
         else:
             values[name] = value
+    where: tuple[str, ...] = ("path", "topic")
     try:
-        return TOPIC.validate_python(topic), QueryParameters.model_validate(values)
+        topic, where = TOPIC.validate_python(topic), ("query",)
+        return topic, QueryParameters.model_validate(values)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from None
+        problems = error.errors(include_url=False)
+        raise RequestValidationError([{**each, "loc": (*where, *each["loc"])} for each in problems]) from None
 
 
 @router.get("/v1/topics/{topic:path}/candidates", response_model=UserCandidates)

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import InvalidEvent
-from headwater.events import Engagement, epoch_ms
-from headwater.intake import read_engagement, read_item
+from headwater.events import CandidateRequest, Engagement, epoch_ms
+from headwater.intake import read_delivery, read_engagement, read_item
+from headwater.wire import decode
+from serving.responder import MAX_REQUEST_BYTES
 
 NOW_MS = 1_800_000_000_000
 GOOD = {"event_id": "e", "user_id": "u", "item_id": "i", "occurred_at": 1_700_000_000_000}
@@ -105,3 +107,22 @@ def test_cloudevents_headers_that_are_not_text() -> None:
 
 def test_tombstone() -> None:
     assert read_item(b"i", None, ()) == ("i", None)
+
+
+def test_headers_without_a_value_say_nothing() -> None:
+    event = read_engagement(b"u", changed(GOOD), [("ce_subject", None)], NOW_MS)  # type: ignore[list-item]
+    assert event.event_id == "e"
+
+
+def test_a_delivery_belongs_to_the_user_in_its_key() -> None:
+    value = changed({"delivery_id": "d", "user_id": "u", "item_ids": ["i"], "delivered_at": 1_700_000_000_000})
+    assert read_delivery(b"u", value, ()).item_ids == ("i",)
+    with pytest.raises(InvalidEvent) as caught:
+        read_delivery(b"v", value, ())
+    assert caught.value.reason == "wrong-key"
+
+
+def test_a_request_may_have_as_many_users_as_its_schema_says() -> None:
+    users = [f"{number:036}" for number in range(10_000)]
+    value = json.dumps({"request_id": "r", "topic": "t", "user_ids": users}).encode()
+    assert len(decode(CandidateRequest, value, (), MAX_REQUEST_BYTES).user_ids) == 10_000

@@ -2,16 +2,22 @@
 
 import json
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from redis import Redis
+
 from headwater.client import HeadwaterClient
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UnknownGeneration
+from headwater.generations import Alias, Generations
+from headwater.names import ITEM_EMBEDDINGS, Names
 from headwater.query_load import QueryLoad
 from headwater.settings import Settings
 from tests.bundles import make_bundle
 from tests.integration.serving.catalogue import TOPICS
-from tests.services import poll
-from tests.system import Server, headwater
+from tests.services import RedisService, poll
+from tests.system import Server, headwater, records_of
 
 
 def test_rotation_under_queries(system: tuple[Settings, Server]) -> None:
@@ -86,3 +92,29 @@ def test_one_generation_answers_all_of_a_large_request(system: tuple[Settings, S
         stop.set()
         asking.result(60)
     assert mixed == []
+
+
+def test_nothing_of_a_pruned_generation_stays_in_kafka(system: tuple[Settings, Server]) -> None:
+    settings, server = system
+    make_bundle(settings.model_dir, "v0", TOPICS)
+    assert headwater(settings, "index", "build", "v0").returncode == 0
+    live = server.get("/v1/generations").json()["alias"]["version"]
+    assert "v0" in json.loads(headwater(settings, "index", "prune", "--keep", "1", "--json").stdout)["pruned"]
+    poll(lambda: "v0" not in headwater(settings, "index", "list", "--json").stdout, 60, "v0 is off the register")
+    newest = {record.key: record.value for record in records_of(settings, ITEM_EMBEDDINGS)}
+    left = [key for key, value in newest.items() if value is not None and key.startswith(b"v0/")]
+    assert left == []
+    assert any(value is not None for value in newest.values())
+    assert server.get("/v1/generations").json()["alias"]["version"] == live
+
+
+def test_the_alias_and_what_is_pruned_keep_clear_of_each_other(redis_server: RedisService) -> None:
+    with Redis.from_url(redis_server.url) as redis:
+        generations = Generations(redis, Names(uuid.uuid4().hex))
+        for version in ("v1", "v2", "v3"):
+            generations.request(version)
+        alias = generations.move_alias(generations.move_alias(Alias(), "v1"), "v2")
+        assert [generations.prune(version) for version in ("v1", "v2", "v3", "v4")] == [False, False, True, True]
+        with pytest.raises(UnknownGeneration, match="pruned"):
+            generations.move_alias(alias, "v3")
+        assert generations.alias() == alias

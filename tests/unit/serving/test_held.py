@@ -8,13 +8,15 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+from prometheus_client import generate_latest
 from redis import RedisError
 
+from headwater.activity import ItemActivity
 from headwater.bundle import FILTERED_PULL
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.fold import EMPTY
 from headwater.generations import Alias, Generation, Generations
-from headwater.index import Relevance
+from headwater.index import ItemIndex, Relevance
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.query_features import Query, encode_queries
@@ -22,7 +24,7 @@ from headwater.stores import MemoryFeatureStore
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
-from serving.held import HeldGenerations, Pair
+from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair, Start
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from streams.record import Record
@@ -30,6 +32,7 @@ from tests.bundles import make_bundle
 
 TOPICS = ["news", "sport"]
 NOW_MS = 1_700_000_000_000
+REQUESTED_MS = NOW_MS - 1000
 D = 8
 
 
@@ -40,11 +43,13 @@ class Register:
     versions: list[str] = field(default_factory=list)
     live: str | None = None
     away: bool = False
+    pruned: list[str] = field(default_factory=list)
 
     def all(self) -> list[Generation]:
         if self.away:
             raise RedisError("away")
-        return [Generation(version=version) for version in self.versions]
+        built = [Generation(version=version, state="built", requested_ms=REQUESTED_MS) for version in self.versions]
+        return built + [Generation(version=version, state="pruned") for version in self.pruned]
 
     def alias(self) -> Alias:
         return Alias(version=self.live)
@@ -62,7 +67,8 @@ class World:
         embedding = np.random.default_rng(len(item_id)).normal(size=D).astype(np.float32)
         if value == b"":
             value = encode_item_embedding(ItemEmbedding(item_id, topics, NOW_MS, embedding))
-        record = Record("item-embeddings", 0, self.offset, embedding_key(version, item_id), value)
+        key = embedding_key(version, item_id)
+        record = Record("item-embeddings", 0, self.offset, key, value, appended_ms=NOW_MS)
         await self.followed.on_embeddings([record])
         self.offset += 1
 
@@ -128,10 +134,90 @@ async def test_a_pruned_generation_goes_and_its_records_are_passed_over(world: W
     await promoted(world, "v1")
     await promoted(world, "v2")
     world.register.versions.remove("v1")
+    world.register.pruned.append("v1")
     await world.held.poll()
     assert set(world.held.pairs) == {"v2"}
     await world.follow("v1", "a", "news")
     assert world.followed.applied == {0: 1}
+
+
+async def test_a_register_that_lost_everything_takes_nothing_with_it(world: World, tmp_path: Path) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    await world.held.snapshot(world.followed.applied)
+    world.register.versions, world.register.live = [], None
+    await world.held.poll()
+    assert (await world.ask("news")).candidates.item_ids == ["a"]
+    fresh = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    assert await fresh.restore() == Start(None, None)
+    await promoted(world, "v1")
+    await world.follow("v1", "bb", "news")
+    assert set((await world.ask("news")).candidates.item_ids) == {"a", "bb"}
+    await fresh.restore()
+    assert "a" in fresh.pair("v1").index, "its snapshot is still there"
+
+
+async def test_a_generation_whose_records_were_passed_over_is_not_held_in_part(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v2", "a", "news")
+    await promoted(world, "v2")
+    assert set(world.held.pairs) == {"v1"}
+    assert (await world.ask(None)).version == "v1"
+
+
+async def test_what_answers_is_kept_up_even_when_it_is_pruned(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    await promoted(world, "missing")
+    world.register.versions.remove("v1")
+    world.register.pruned.append("v1")
+    await world.held.poll()
+    await world.follow("v1", "bb", "news")
+    assert set((await world.ask("news")).candidates.item_ids) == {"a", "bb"}
+
+
+async def test_a_bundle_that_cannot_be_read_stops_nothing_else(world: World, tmp_path: Path) -> None:
+    await promoted(world, "v1")
+    (tmp_path / "onnx" / "broken" / "manifest.json").mkdir(parents=True)
+    world.register.versions.append("broken")
+    await promoted(world, "v2")
+    assert world.held.live.version == "v2"
+
+
+async def test_one_embedding_of_another_dimension_takes_none_of_its_neighbours_along(world: World) -> None:
+    await promoted(world, "v1")
+    wide = ItemEmbedding("wide", ("news",), NOW_MS, np.zeros(D + 1, dtype=np.float32))
+    good = ItemEmbedding("good", ("news",), NOW_MS, np.ones(D, dtype=np.float32))
+    await world.followed.on_embeddings(
+        [
+            Record("item-embeddings", 0, offset, embedding_key("v1", item.item_id), encode_item_embedding(item))
+            for offset, item in enumerate((wide, good))
+        ]
+    )
+    assert (await world.ask("news")).candidates.item_ids == ["good"]
+
+
+async def test_activity_of_items_that_are_gone_is_forgotten(world: World) -> None:
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    world.followed.set_activities({(0, each): ItemActivity().apply(1000, 1) for each in ("a", "gone")})
+    world.followed.forget_activity(2000)
+    later = ItemIndex(D)
+    world.followed.fill(later)
+    assert set(later._activities) == {"a"}
+
+
+async def test_metrics_speak_of_what_is_held(world: World) -> None:
+    await promoted(world, "v1")
+    await promoted(world, "v2")
+    world.followed.publish_metrics()
+    world.register.versions.remove("v1")
+    world.register.pruned.append("v1")
+    await world.held.poll()
+    world.followed.publish_metrics()
+    exported = generate_latest(world.followed.metrics.registry).decode()
+    assert 'version="v2"' in exported
+    assert 'version="v1"' not in exported
 
 
 @pytest.mark.parametrize(
@@ -160,14 +246,15 @@ async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: P
     await world.held.snapshot(world.followed.applied)
     before = await world.ask("news")
     held = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
-    assert await held.restore() == {0: 4}
+    assert await held.restore() == Start({0: 4}, None)
     await held.poll()
     retrieval = Retrieval(held, MemoryFeatureStore(), ItemCovisits(), Clock("wall"))
     (after,) = await retrieval.answers([TopicQuery("u", "news", 10, Filters())])
     assert after.candidates.item_ids == before.candidates.item_ids
     world.register.versions.append("v2")
     again = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
-    assert await again.restore() == {}, "a generation without a snapshot needs the whole log"
+    start = await again.restore()
+    assert start == Start({0: 4}, REQUESTED_MS - CLOCKS_APART_MS), "one without a snapshot begins when it was requested"
 
 
 async def test_topics_the_bundle_never_saw_are_still_answered(world: World) -> None:

@@ -1,0 +1,58 @@
+"""What becomes of a batch that nobody foresaw."""
+
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streams.batches import attach
+from streams.record import Record
+
+
+class App:
+    """Stands in for Faust's: keeps the agent, and why it crashed."""
+
+    def __init__(self) -> None:
+        self.agents: list[Callable[[Any], Any]] = []
+        self.reason: BaseException | None = None
+
+    def topic(self, name: str, **types: type) -> str:
+        return name
+
+    def agent(self, topic: str, name: str) -> Callable[[Callable[[Any], Any]], None]:
+        return self.agents.append
+
+    async def crash(self, reason: BaseException) -> None:
+        self.reason = reason
+
+
+class Stream:
+    """Messages of one record each; `acked` are their offsets."""
+
+    def __init__(self, count: int) -> None:
+        self.acked: list[int] = []
+        self._count = count
+
+    def noack(self) -> "Stream":
+        return self
+
+    async def events(self) -> AsyncIterator[Any]:
+        for offset in range(self._count):
+            fetched = SimpleNamespace(
+                topic="t", partition=0, offset=offset, key=None, value=b"", headers=(), timestamp=0
+            )
+            yield SimpleNamespace(value=[fetched], ack=lambda offset=offset: self.acked.append(offset))
+
+
+async def test_a_fault_nobody_foresaw_crashes_the_app_and_acknowledges_nothing() -> None:
+    app, stream = App(), Stream(3)
+
+    async def apply(records: list[Record]) -> None:
+        raise AttributeError("a fault")
+
+    attach(app, "t", apply)  # type: ignore[arg-type]
+    with pytest.raises(ExceptionGroup):
+        await app.agents[0](stream)
+    assert app.reason is not None
+    assert stream.acked == []

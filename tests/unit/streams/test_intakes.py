@@ -1,0 +1,83 @@
+"""The stream's agents on a store in memory: what they publish, and when."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+from redis import RedisError
+
+from headwater.events import Engagement, Item
+from headwater.generations import Generation, Generations
+from headwater.item_embedding import parse_embedding_key
+from headwater.names import ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
+from headwater.stores import FeatureWrites, MemoryFeatureStore
+from headwater.stores.protocol import StoredItem
+from headwater.successions import decode_successions
+from streams.embedder import Embedder
+from streams.engagements import EngagementFold
+from streams.items import ItemIntake
+from streams.record import Outgoing, Record
+from streams.report import Report
+from tests.bundles import make_bundle
+
+NOW_MS = 1_700_000_000_000
+LARGEST_RECORD = 1_000_000
+LONG = "\N{GRINNING FACE}" * 250
+
+
+@dataclass
+class Published:
+    """A publisher that keeps everything."""
+
+    records: list[Outgoing] = field(default_factory=list)
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        self.records += records
+
+
+@dataclass
+class Register:
+    """Stands in for the register on Redis."""
+
+    versions: list[str]
+    away: bool = False
+
+    def all(self) -> list[Generation]:
+        if self.away:
+            raise RedisError("away")
+        return [Generation(version=version, state="built") for version in self.versions]
+
+
+async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embed(tmp_path: Path) -> None:
+    make_bundle(tmp_path, "v1", ["news"])
+    register, published = Register(["v1", "missing"], away=True), Published()
+    embedder = Embedder(cast(Generations, register), tmp_path)
+    intake = ItemIntake(MemoryFeatureStore(), published, Report(), embedder)
+    item = Item(item_id="a", topics=("news",), published_at=NOW_MS)
+    record = Record("items", 0, 0, b"a", item.to_wire())
+    with pytest.raises(RedisError):
+        await intake.apply([record])
+    register.away = False
+    await intake.apply([record])
+    embedded = [each for each in published.records if each.topic == ITEM_EMBEDDINGS]
+    assert [parse_embedding_key(each.key or b"") for each in embedded] == [("v1", "a")]
+    assert set(embedder.refused) == {"missing"}
+
+
+async def test_what_is_told_of_long_ids_fits_into_records() -> None:
+    store, published = MemoryFeatureStore(), Published()
+    items = [Item(item_id=f"{LONG}{number}", topics=("t",), published_at=NOW_MS) for number in range(60)]
+    await store.commit(FeatureWrites(items={each.item_id: StoredItem(each, 0, 0) for each in items}))
+    fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000, 0)
+    events = [
+        Engagement(event_id=str(n), user_id="u", item_id=items[n % 60].item_id, occurred_at=NOW_MS + n)
+        for n in range(512)
+    ]
+    await fold.apply([Record("engagements", 0, n, b"u", event.to_wire()) for n, event in enumerate(events)])
+    assert max(len(each.value or b"") for each in published.records) < LARGEST_RECORD
+    told = [each for each in published.records if each.topic == ITEM_SUCCESSIONS]
+    offsets = [one.offset for each in told for one in decode_successions(each.value or b"")]
+    assert offsets == sorted(offsets)
+    assert len(offsets) == 512
