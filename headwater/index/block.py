@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from headwater.activity import WINDOWS, ItemActivity
 from headwater.features import STREAMING
 from headwater.index.item_numbers import ItemNumbers
 from headwater.streaming_features import streaming_features
+
+Ints = npt.NDArray[np.int64]
 
 REFRESH_MS = 250
 REFRESH_SHARE = 0.05
@@ -61,9 +64,7 @@ class Block:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.rows
 
-    def fill(
-        self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: npt.NDArray[np.int64]
-    ) -> None:
+    def fill(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: Ints) -> None:
         """Insert N items into the empty block at once: embeddings (N, D), publish times (N,), no activity."""
         if len(self._matrix) < len(item_ids):
             self._grow(with_room(len(item_ids)))
@@ -127,7 +128,7 @@ class Block:
         self._stale_rows.add(row)
         self._unnumbered.add(row)
 
-    def numbers(self, names: ItemNumbers) -> npt.NDArray[np.int64]:
+    def numbers(self, names: ItemNumbers) -> Ints:
         """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when it is engaged with."""
         if self._numbered_by != (names, names.epoch):
             self._numbered_by = names, names.epoch
@@ -159,7 +160,7 @@ class Block:
         variance = self._squares / max(1, len(self)) - float(centroid @ centroid)
         return float(np.sqrt(max(0.0, variance) / self._dimension))
 
-    def published_ms(self) -> npt.NDArray[np.int64]:
+    def published_ms(self) -> Ints:
         """Return publish times (N,), a view."""
         return self._published_ms[: len(self)]
 
@@ -176,18 +177,30 @@ class Block:
         self._stale_rows.clear()
         return self._matrix[: len(self)]
 
-    def matrix_of(self, rows: npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.float32]:
+    def matrix_of(self, rows: Ints, now_ms: int) -> npt.NDArray[np.float32]:
         """Return the item embeddings (R, D + STREAMING) of some rows as of `now_ms`, whatever the others are as of."""
         return np.hstack((self._matrix[rows, : self._dimension], self._streaming(rows, now_ms)))
 
-    def _refresh(self, rows: slice | npt.NDArray[np.int64], now_ms: int) -> None:
+    def _refresh(self, rows: slice | Ints, now_ms: int) -> None:
         self._matrix[rows, self._dimension :] = self._streaming(rows, now_ms)
 
-    def _streaming(self, rows: slice | npt.NDArray[np.int64], now_ms: int) -> npt.NDArray[np.float32]:
+    def _streaming(self, rows: slice | Ints, now_ms: int) -> npt.NDArray[np.float32]:
         return streaming_features(
             self._counts[rows], self._totals[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
         )
 
-    def active_rows(self, since_ms: int) -> npt.NDArray[np.int64]:
+    def active_rows(self, since_ms: int) -> Ints:
         """Return the rows engaged with, or published, since a time."""
-        return np.flatnonzero((self._as_of_ms[: len(self)] >= since_ms) | (self._published_ms[: len(self)] >= since_ms))
+        rows = np.empty(len(self), dtype=np.int64)
+        return rows[: _active(self._as_of_ms[: len(self)], self._published_ms[: len(self)], since_ms, rows)]
+
+
+@njit("int64(int64[::1], int64[::1], int64, int64[::1])", cache=True, nogil=True)
+def _active(as_of_ms: Ints, published_ms: Ints, since_ms: int, rows: Ints) -> int:
+    """Write the rows where one of both is not before a time, and return how many they are."""
+    count = 0
+    for row in range(len(as_of_ms)):
+        if as_of_ms[row] >= since_ms or published_ms[row] >= since_ms:
+            rows[count] = row
+            count += 1
+    return count

@@ -22,6 +22,7 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
+FEW = 16
 OUTLOOK_SHARE = 0.005
 """Of the items that may come, change or go until it is told anew where topics lie."""
 PROBED_ITEMS = 20_000
@@ -326,7 +327,7 @@ def _search_block(
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         part = slice(start, start + step)
-        scores = embeddings[part] @ matrix.T  # (b, N)
+        scores = _inner_products(embeddings[part], matrix)
         if added:
             more = added.of(part).within(block)
             scores[more.owners, more.rows] += more.scores
@@ -336,6 +337,13 @@ def _search_block(
             row_scores[_rows_of(block, out)] = NEVER
         for rows, best, count in zip(*top(scores, k), strict=True):
             yield _candidates(block, rows[:count], best[:count])
+
+
+def _inner_products(embeddings: Embeddings, matrix: Embeddings) -> Embeddings:
+    """Return (b, N); BLAS copies its right factor into a form of its own, which is dear for few rows on the left."""
+    if len(embeddings) > FEW:
+        return embeddings @ matrix.T
+    return (matrix @ embeddings.T).T
 
 
 def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
