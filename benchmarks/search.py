@@ -27,8 +27,8 @@ from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
 from headwater.item_embedding import ItemEmbedding
 
 SHARES = (0.0001, 0.001, 0.01, 0.1, 0.3)
-EFS = (200, 800)
-"""What `Graph` searches with at least, and at K with its overfetch."""
+EFS = (200, 800, 3200)
+"""hnswlib's usual, what `Graph` searches with, and what the graphs need to come near its recall."""
 OVERFETCH = 4
 SLOW_QUERIES = 20
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
