@@ -25,7 +25,7 @@ def ensure_topics(settings: Settings, partitions: int = 4) -> None:
         if missing:
             _create(settings, missing, partitions)
         deadline = time.monotonic() + APPEAR_TIMEOUT_S
-        while missing := _missing(settings):
+        while missing and (missing := _missing(settings)):
             if time.monotonic() > deadline:
                 raise ServiceUnavailable(f"Kafka topics did not appear: {', '.join(missing)}")
             time.sleep(0.1)

@@ -22,7 +22,6 @@ from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, RedisFeatureStore
-from headwater.topics import ensure_topics
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
@@ -83,7 +82,6 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     Raises:
         ServiceUnavailable: Kafka does not answer.
     """
-    ensure_topics(settings)
     store = RedisFeatureStore.of(settings)
     generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
     metrics, clock = Metrics(), Clock(settings.clock)

@@ -9,13 +9,14 @@ import faust
 from kafka.errors import KafkaError as SyncKafkaError
 from redis import RedisError
 
+from headwater.stores.protocol import StaleWrites
 from streams.publisher import PublishFailed
 from streams.record import Record
 
 MAX_BATCH = 512
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
-RETRIED = (RedisError, PublishFailed, SyncKafkaError, OSError)
+RETRIED = (RedisError, StaleWrites, PublishFailed, SyncKafkaError, OSError)
 Apply = Callable[[list[Record]], Awaitable[None]]
 
 log = logging.getLogger(__name__)

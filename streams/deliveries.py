@@ -29,8 +29,8 @@ class DeliveryFold:
             except InvalidEvent as error:
                 letters.append(record.rejected(error))
         user_ids = list({delivery.user_id for _, delivery in accepted})
-        current = dict(zip(user_ids, await self.store.delivered(user_ids), strict=True))
         writes = FeatureWrites()
+        current = dict(zip(user_ids, await self.store.delivered(user_ids), strict=True))
         for record, delivery in accepted:
             before = writes.delivered.get(delivery.user_id) or current[delivery.user_id] or Delivered()
             writes.delivered[delivery.user_id] = before.apply(delivery, record.partition, record.position)

@@ -44,7 +44,7 @@ class EngagementFold:
         """Fold, store, publish; the caller commits offsets after this returns.
 
         Raises:
-            RedisError, PublishFailed: nothing is lost, the same batch can be applied again.
+            RedisError, StaleWrites, PublishFailed: nothing is lost, the same batch can be applied again.
         """
         # 1. Decode; what cannot be read becomes a dead letter.
         decoded, letters = self._decode(records)
@@ -95,9 +95,9 @@ class EngagementFold:
     async def _fold(self, accepted: list[Accepted]) -> tuple[FeatureWrites, Successions, list[Outcome]]:
         user_ids = list({engagement.user_id for _, engagement, _ in accepted})
         keys = list({(record.partition, engagement.item_id) for record, engagement, _ in accepted})
+        writes, successions, outcomes = FeatureWrites(), Successions(), []
         users = dict(zip(user_ids, await self.store.users(user_ids), strict=True))
         activities = dict(zip(keys, await self.store.activities(keys), strict=True))
-        writes, successions, outcomes = FeatureWrites(), Successions(), []
         for record, engagement, topics in accepted:
             user = users[engagement.user_id] or UserRecord()
             user, outcome = user.apply(engagement, topics, record.partition, record.position)

@@ -28,7 +28,7 @@ class ItemIntake:
         """Validate, store, embed, publish; the caller commits offsets after this returns.
 
         Raises:
-            RedisError, PublishFailed: the same batch can be applied again.
+            RedisError, StaleWrites, PublishFailed: the same batch can be applied again.
         """
         if not self.embedder.known:
             await self.embedder.refresh()
@@ -47,6 +47,17 @@ class ItemIntake:
         self.report.items += len(writes.items)
         self.report.embedded += len(embeddings)
         self.report.reject(letters)
+
+    async def expire(self) -> None:
+        """Delete the embeddings of items whose time in the catalogue is over.
+
+        Raises:
+            RedisError, PublishFailed: the next call goes on with it.
+        """
+        async for gone in self.store.expired():
+            await self.publisher.publish(tombstones(gone, self.embedder.versions))
+            back = [stored.item for stored in await self.store.items(gone) if stored is not None]
+            await self.publisher.publish(self.embedder.embed(back))  # those that were updated meanwhile
 
     async def _fenced(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
         writes = FeatureWrites()

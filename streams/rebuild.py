@@ -10,7 +10,7 @@ from headwater.generations import Generation
 from headwater.stores import FeatureStore
 from headwater.stores.protocol import StoredItem
 from streams.embedder import Embedder, tombstones
-from streams.publisher import Publisher, PublishFailed
+from streams.publisher import Publisher
 
 SILENT_MS = 10_000
 SETTLE_S = 2.0
@@ -40,7 +40,7 @@ class Rebuild:
         """Build every generation that is requested, clear every one that is pruned, unless another worker is at it.
 
         Raises:
-            RedisError: the register or the catalogue cannot be read now.
+            RedisError, PublishFailed: the worker that is at it stays so, and begins anew once it is silent for long.
         """
         try:
             for generation in await asyncio.to_thread(self.embedder.generations.all):
@@ -48,8 +48,6 @@ class Rebuild:
                     await self._carry_out(generation)
         except (UnknownGeneration, TakenOver) as ended:
             log.info("%s", ended)
-        except PublishFailed as error:
-            log.warning("rebuild waits: %s", error)
 
     async def _carry_out(self, generation: Generation) -> None:
         version = generation.version

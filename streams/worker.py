@@ -21,7 +21,7 @@ from streams.deliveries import DeliveryFold
 from streams.embedder import Embedder
 from streams.engagements import EngagementFold
 from streams.items import ItemIntake
-from streams.publisher import FaustPublisher
+from streams.publisher import FaustPublisher, PublishFailed
 from streams.rebuild import Rebuild
 from streams.report import Report
 
@@ -63,8 +63,9 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
             try:
                 await embedder.refresh()
                 await rebuild.run_pending()
-            except RedisError as error:
-                log.warning("generations cannot be read: %s", error)
+                await items.expire()
+            except (RedisError, PublishFailed) as error:
+                log.warning("generations wait: %s", error)
             await app.sleep(REFRESH_S)
 
     @app.task

@@ -39,6 +39,7 @@ class MemoryFeatureStore:
         return [self._activities.get(key) for key in keys]
 
     async def commit(self, writes: FeatureWrites) -> None:
+        writes.require_fresh()
         self._users.update(writes.users)
         self._delivered.update(writes.delivered)
         self._activities.update(writes.activities)
@@ -50,6 +51,10 @@ class MemoryFeatureStore:
 
     async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
         for batch in _batches(list(self._items.values()), batch_size):
+            yield batch
+
+    async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
+        for batch in _batches(list[str](), batch_size):
             yield batch
 
     async def catalogue_size(self) -> int:

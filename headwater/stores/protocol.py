@@ -1,5 +1,6 @@
 """What every feature store offers; one contract suite holds all implementations to it."""
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,6 +9,13 @@ from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.events import Item
 from headwater.user_record import UserRecord
+
+STALE_S = 8.0
+"""Less than a stream worker's session with Kafka lasts without it: another one may have its partitions after that."""
+
+
+class StaleWrites(Exception):
+    """What a batch was computed from was read too long ago; it must be applied again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +36,24 @@ class FeatureWrites:
         activities: (partition, item_id) to activity.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
+        begun_s: Before what they are computed from was read, `time.monotonic`.
     """
 
     users: dict[str, UserRecord] = field(default_factory=dict)
     activities: dict[tuple[int, str], ItemActivity] = field(default_factory=dict)
     items: dict[str, StoredItem | None] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
+    begun_s: float = field(default_factory=time.monotonic)
+
+    def require_fresh(self) -> None:
+        """Raise unless they can still be committed.
+
+        Raises:
+            StaleWrites: the worker stood still meanwhile.
+        """
+        age_s = time.monotonic() - self.begun_s
+        if age_s > STALE_S:
+            raise StaleWrites(f"what they are computed from was read {age_s:.1f} s ago")
 
 
 class FeatureStore(Protocol):
@@ -62,11 +82,19 @@ class FeatureStore(Protocol):
         ...
 
     async def commit(self, writes: FeatureWrites) -> None:
-        """Store all of a batch or none of it."""
+        """Store all of a batch or none of it.
+
+        Raises:
+            StaleWrites: none of it is stored, since it might overwrite what another worker stored meanwhile.
+        """
         ...
 
     def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
         """Yield all catalogue entries in batches."""
+        ...
+
+    def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
+        """Yield the ids of entries whose time to live is over, in batches, and forget them after the last batch."""
         ...
 
     async def catalogue_size(self) -> int:

@@ -20,6 +20,7 @@ from headwater.user_record import UserRecord, decode_user_record, encode_user_re
 
 ACTIVITY_TTL_MS = 8 * HALF_LIVES_MS[-1]
 DECODED_ITEMS = 20_000
+CLOCKS_APART_MS = 60_000
 SET_ALL = "for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n - 1], 'PX', ARGV[2 * n]) end"
 """One command for all values, since a client takes longer to send each than Redis to set it."""
 Decoded = TypeVar("Decoded")
@@ -80,6 +81,7 @@ class RedisFeatureStore:
                 batch.eval(SET_ALL, len(values), *values, *arguments)
             self._note_active(batch, writes.activities)
             self._note_catalogue(batch, writes.items)
+            writes.require_fresh()
             await batch.execute()
 
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
@@ -116,14 +118,23 @@ class RedisFeatureStore:
             batch.zrem(self._names.catalogue(), *gone)
 
     async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
-        key = self._names.catalogue()
-        await self._redis.zremrangebyscore(key, "-inf", time.time_ns() // 1_000_000 - self._item_ttl_s * 1000)
-        members: Any = await self._redis.zrange(key, 0, -1)
+        members: Any = await self._redis.zrange(self._names.catalogue(), 0, -1)
         item_ids = [member.decode() for member in members]
         for start in range(0, len(item_ids), batch_size):
             batch = item_ids[start : start + batch_size]
             stored = await self.items(batch)
             yield [entry for entry in stored if entry is not None]
+
+    async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
+        # Their values are gone by then, whosever clock is ahead.
+        key, before_ms = (
+            self._names.catalogue(),
+            time.time_ns() // 1_000_000 - self._item_ttl_s * 1000 - CLOCKS_APART_MS,
+        )
+        members: Any = await self._redis.zrangebyscore(key, "-inf", before_ms)
+        for start in range(0, len(members), batch_size):
+            yield [member.decode() for member in members[start : start + batch_size]]
+        await self._redis.zremrangebyscore(key, "-inf", before_ms)
 
     async def catalogue_size(self) -> int:
         return int(await self._redis.zcard(self._names.catalogue()))

@@ -1,5 +1,6 @@
 """One suite over every feature store."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +12,7 @@ from headwater.events import Item
 from headwater.fold import UserState
 from headwater.names import Names
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
-from headwater.stores.protocol import StoredItem
+from headwater.stores.protocol import STALE_S, StaleWrites, StoredItem
 from headwater.user_record import UserRecord
 from tests.services import RedisService
 
@@ -52,6 +53,12 @@ async def test_what_is_committed_is_read_back(store: FeatureStore) -> None:
     assert [dict(batch) async for batch in store.active_items()] == [{(2, "i"): ACTIVITY}]
 
 
+async def test_what_was_read_too_long_ago_is_not_committed(store: FeatureStore) -> None:
+    with pytest.raises(StaleWrites):
+        await store.commit(FeatureWrites({"a": USER}, begun_s=time.monotonic() - STALE_S - 1))
+    assert await store.users(["a"]) == [None]
+
+
 async def test_an_empty_commit_is_one(store: FeatureStore) -> None:
     await store.commit(FeatureWrites())
 
@@ -81,3 +88,16 @@ async def test_everything_in_redis_expires(redis_server: RedisService) -> None:
     for key in await redis.keys("*"):
         assert key in lasting or await redis.ttl(key) > 0, key
     await store.close()
+
+
+async def test_the_catalogue_tells_what_is_over(redis_server: RedisService) -> None:
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.flushall()
+        names = Names("expired")
+        store = RedisFeatureStore(redis, names, user_ttl_s=1000, item_ttl_s=1000)
+        await store.commit(FeatureWrites(items={"old": ITEM, "new": ITEM}))
+        assert [batch async for batch in store.expired()] == []
+        await redis.zadd(names.catalogue(), {"old": 0})
+        assert [batch async for batch in store.expired()] == [["old"]]
+        assert await store.catalogue_size() == 1
+        assert [batch async for batch in store.expired()] == []

@@ -1,6 +1,6 @@
 """The stream's agents on a store in memory: what they publish, and when."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -81,3 +81,23 @@ async def test_what_is_told_of_long_ids_fits_into_records() -> None:
     offsets = [one.offset for each in told for one in decode_successions(each.value or b"")]
     assert offsets == sorted(offsets)
     assert len(offsets) == 512
+
+
+class Expiring(MemoryFeatureStore):
+    """A store in which two items are over, one of which came back."""
+
+    async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
+        yield ["gone", "back"]
+
+
+async def test_items_that_are_over_leave_every_generation(tmp_path: Path) -> None:
+    make_bundle(tmp_path, "v1", ["news"])
+    store, published = Expiring(), Published()
+    embedder = Embedder(cast(Generations, Register(["v1"])), tmp_path)
+    await embedder.refresh()
+    back = Item(item_id="back", topics=("news",), published_at=NOW_MS)
+    await store.commit(FeatureWrites(items={"back": StoredItem(back)}))
+    await ItemIntake(store, published, Report(), embedder).expire()
+    newest = {each.key: each.value for each in published.records}
+    assert newest[b"v1/gone"] is None
+    assert newest[b"v1/back"] is not None
