@@ -60,6 +60,19 @@ def test_bad_requests_get_one_json_shape(system: tuple[Settings, Server]) -> Non
     assert 'headwater_index_items{version="v1"}' in server.get("/metrics").text
 
 
+def test_openapi_describes_the_faults_there_are(system: tuple[Settings, Server]) -> None:
+    _, server = system
+    described = server.get("/openapi.json").json()
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+    answers = described["paths"]["/v1/topics/{topic}/candidates"]["get"]["responses"]
+    assert set(answers) == {"200", "404", "413", "422", "503"}
+    known = set(described["components"]["schemas"]["Fault"]["properties"])
+    for path in ("/v1/topics/newz/candidates?user_id=u", "/v1/topics/news/candidates?k=0"):
+        assert set(server.get(path).json()) <= known
+    long = server.get(f"/v1/topics/{'x' * 300}/candidates", user_id="u").json()
+    assert [each["at"] for each in long["problems"]] == ["path.topic"]
+
+
 def test_before_the_first_promotion_nothing_is_answered(installation: Settings) -> None:
     with Server(installation) as server:
         assert server.get("/v1/topics/news/candidates", user_id="u").status_code == 503, "nothing is live yet"
