@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from headwater.errors import DataFileError
-from headwater.events import Engagement, Item
+from headwater.events import MAX_EPOCH_MS, MIN_EPOCH_MS, Action, Engagement, Item
 
 Table = dict[str, list[Any]]
 ENGAGEMENT_COLUMNS = ("user_id", "item_id", "occurred_at_ms")
@@ -21,6 +21,7 @@ MIN_POSITIVE_RATING = 4.0
 MOVIELENS = {"userid": "user_id", "movieid": "item_id", "timestamp": "occurred_at_ms", "genres": "topics"}
 NO_GENRES = "(no genres listed)"
 MOVIELENS_BEGAN_MS = 788_918_400_000
+ACTION: TypeAdapter[str] = TypeAdapter(Action)
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,13 @@ def read_engagements(path: Path) -> EngagementTable:
         order = order[ratings[order] >= MIN_POSITIVE_RATING]
     users, items = _ids(path, table, "user_id"), _ids(path, table, "item_id")
     events = _ids(path, table, "event_id") if "event_id" in table else None
-    actions = table.get("action")
+    actions = _actions(path, table["action"]) if "action" in table else None
     return EngagementTable(
         users[order],
         items[order],
         occurred[order],
         [str(events[row]) if events is not None else f"{path.stem}-{row}" for row in order.tolist()],
-        [str(actions[row] or "click") if actions else "click" for row in order.tolist()],
+        [actions[row] if actions is not None else "click" for row in order.tolist()],
     )
 
 
@@ -132,7 +133,7 @@ def _attribute(value: Any) -> float | str | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         return str(value)[:4096]
     return number if np.isfinite(number) else None
 
@@ -178,7 +179,7 @@ def _read_parquet(path: Path) -> Table:
 
 def _read_csv(path: Path) -> Table:
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             rows = csv.reader(lines)
             header = next(rows, [])
             table: Table = {name: [] for name in header}
@@ -195,7 +196,7 @@ def _read_csv(path: Path) -> Table:
 def _read_jsonl(path: Path) -> Table:
     rows = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     row = json.loads(line)
@@ -227,10 +228,24 @@ def _times(path: Path, table: Table, name: str) -> npt.NDArray[np.int64]:
             times[row] = int(value)
         except (TypeError, ValueError, OverflowError):
             raise DataFileError(f"{path} row {row + 1}, {name}: must be epoch milliseconds, not {value!r}") from None
-    wrong = np.flatnonzero((times < 0) | (times > 253_402_300_799_000))
+    wrong = np.flatnonzero((times < MIN_EPOCH_MS) | (times > MAX_EPOCH_MS))
     if len(wrong):
-        raise DataFileError(f"{path} row {wrong[0] + 1}, {name}: {times[wrong[0]]} is not epoch milliseconds")
+        raise DataFileError(
+            f"{path} row {wrong[0] + 1}, {name}: must be epoch milliseconds, not {times[wrong[0]]} (seconds, perhaps?)"
+        )
     return times
+
+
+def _actions(path: Path, values: list[Any]) -> list[str]:
+    actions = [str(value or "click") for value in values]
+    for action in dict.fromkeys(actions):
+        try:
+            ACTION.validate_python(action)
+        except ValidationError:
+            raise DataFileError(
+                f"{path} row {actions.index(action) + 1}, action: must be a letter a-z, then up to 31 of a-z_-, not {action!r}"
+            ) from None
+    return actions
 
 
 def _floats(path: Path, values: list[Any], name: str) -> npt.NDArray[np.float64]:

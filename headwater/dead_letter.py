@@ -14,16 +14,23 @@ from headwater.names import (
 )
 
 MAX_ERROR_CHARACTERS = 500
+KEPT_BYTES = 131_072
+OURS = frozenset({HEADER_TOPIC, HEADER_PARTITION, HEADER_OFFSET, HEADER_PLACE, HEADER_REASON, HEADER_ERROR})
+Headers = Iterable[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One unusable record; key and value are the original bytes.
+    """One unusable record; key, value and headers are the original ones, so that it can be sent again.
+
+    Of key, value and headers at most `KEPT_BYTES` each are kept, so that Kafka takes the dead letter of the largest record it
+    takes; `error` says where something is missing.
 
     Attributes:
         place: In the frame at that offset; 0 where the record was an event itself.
         reason: Short stable code, as in `InvalidEvent.reason`.
         error: What was wrong, in words.
+        original: The record's own headers, without those that had a null value.
     """
 
     topic: str
@@ -34,6 +41,7 @@ class DeadLetter:
     reason: str
     error: str
     place: int = 0
+    original: tuple[tuple[str, bytes], ...] = ()
 
     @classmethod
     def of(
@@ -45,13 +53,23 @@ class DeadLetter:
         value: bytes | None,
         error: InvalidEvent,
         place: int = 0,
+        headers: Headers = (),
     ) -> "DeadLetter":
         """Return the dead letter for a record that raised `error`."""
-        return cls(topic, partition, offset, key, value, error.reason, str(error)[:MAX_ERROR_CHARACTERS], place)
+        original = tuple((name, raw) for name, raw in headers if raw is not None)
+        text = str(error)[:MAX_ERROR_CHARACTERS]
+        for part in (key, value):
+            if part is not None and len(part) > KEPT_BYTES:
+                text += f"; the first {KEPT_BYTES} of {len(part)} bytes are kept"
+        if sum(len(name) + len(raw) for name, raw in original) > KEPT_BYTES:
+            text, original = f"{text}; its headers are not kept", ()
+        key, value = key and key[:KEPT_BYTES], value and value[:KEPT_BYTES]
+        return cls(topic, partition, offset, key, value, error.reason, text, place, original)
 
     def headers(self) -> list[tuple[str, bytes]]:
-        """Return the Kafka headers that go with the original key and value."""
+        """Return the Kafka headers that go with key and value: the original ones and `dead_letter_*`."""
         return [
+            *self.original,
             (HEADER_TOPIC, self.topic.encode()),
             (HEADER_PARTITION, str(self.partition).encode()),
             (HEADER_OFFSET, str(self.offset).encode()),
@@ -61,9 +79,10 @@ class DeadLetter:
         ]
 
     @classmethod
-    def from_record(cls, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> "DeadLetter":
+    def from_record(cls, key: bytes | None, value: bytes | None, headers: Headers) -> "DeadLetter":
         """Return the dead letter a record of `dead-letters` carries; missing headers read as unknown."""
-        text = {name: raw.decode(errors="replace") for name, raw in headers or ()}
+        given = [(name, raw) for name, raw in headers or () if raw is not None]
+        text = {name: raw.decode(errors="replace") for name, raw in given if name in OURS}
         return cls(
             topic=text.get(HEADER_TOPIC, "unknown"),
             partition=int(text.get(HEADER_PARTITION, -1)),
@@ -73,4 +92,5 @@ class DeadLetter:
             reason=text.get(HEADER_REASON, "unknown"),
             error=text.get(HEADER_ERROR, ""),
             place=int(text.get(HEADER_PLACE, 0)),
+            original=tuple((name, raw) for name, raw in given if name not in OURS),
         )

@@ -52,7 +52,10 @@ def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, send nothing.")
 @json_option
 def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
-    """Append the original records to their topics again; what is applied already is dropped as a duplicate."""
+    """Append the original records to their topics again.
+
+    What is applied already is dropped as a duplicate as long as it is among the last 32 events of its user.
+    """
     settings = read_settings()
     known = {settings.names.topic(name) for name in TOPICS} - {settings.names.topic(DEAD_LETTERS)}
     unique = {
@@ -70,7 +73,7 @@ def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
 
 
 def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator[DeadLetter]:
-    """Yield the dead letters up to the present end of the topic, by partition and offset.
+    """Yield the dead letters up to the present end of the topic, by partition and offset; none where there is no topic.
 
     Raises:
         ServiceUnavailable: Kafka does not answer.
@@ -82,6 +85,8 @@ def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator
         raise unreachable(settings, error) from None
     try:
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        if not partitions:
+            return
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
@@ -98,7 +103,10 @@ def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator
 def _append(settings: Settings, letters: list[DeadLetter]) -> None:
     producer = KafkaProducer(**settings.kafka_options(), acks="all")
     try:
-        sent = [producer.send(letter.topic, key=letter.key, value=letter.value) for letter in letters]
+        sent = [
+            producer.send(letter.topic, key=letter.key, value=letter.value, headers=list(letter.original))
+            for letter in letters
+        ]
         producer.flush()
         for future in sent:
             future.get(timeout=30)

@@ -31,9 +31,8 @@ def demo(once: bool, simulated: bool) -> None:
         "HEADWATER_MAX_ITEM_AGE_S": "0",
     }
     started = time.monotonic()
-    with log_path.open("w", encoding="utf-8") as log:
-        supervisor = Supervisor(environment, log)
-        try:
+    try:
+        with log_path.open("w", encoding="utf-8") as log, Supervisor(environment, log) as supervisor:
             headline("Starting Kafka, Redis, a stream worker and a server (embedded)")
             os.environ.update(environment)
             settings = start_services(supervisor, None, None)
@@ -48,7 +47,6 @@ def demo(once: bool, simulated: bool) -> None:
             if not once:
                 tell(f"staying up at {settings.serving_url}, Ctrl-C ends")
                 run_until_signal(supervisor)
-        except HeadwaterError as error:
-            raise type(error)(f"{error} (logs: {log_path})") from None
-        finally:
-            supervisor.stop()
+    except HeadwaterError:
+        click.echo(f"headwater: the parts' logs are in {log_path}", err=True)
+        raise

@@ -20,7 +20,7 @@ EXTRAS = {"streams": "faust-streaming", "serving": "hnswlib", "training": "torch
 
 
 def check_redis(settings: Settings) -> str:
-    """Return Redis' version, or raise `ServiceUnavailable`."""
+    """Return that Redis answers, or raise `ServiceUnavailable`."""
     try:
         client = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=3)
         client.ping()
@@ -30,7 +30,7 @@ def check_redis(settings: Settings) -> str:
 
 
 def check_kafka(settings: Settings) -> str:
-    """Return which topics exist, or raise `ServiceUnavailable`."""
+    """Return how many topics there are, or raise `ServiceUnavailable` that names missing ones."""
     try:
         consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
         try:

@@ -30,8 +30,9 @@ class TopicCounters(NamedTuple):
     as_of_ms: tuple[int, ...] = ()
 
     def at(self, now_ms: int) -> dict[str, float]:
-        """Return each topic's weight decayed to `now_ms`."""
-        return dict(zip(self.topics, map(_decayed, self.weights, self.as_of_ms, repeat(now_ms)), strict=True))
+        """Return each topic's weight decayed to `now_ms`, undecayed where it is of a later time."""
+        times_ms = map(max, self.as_of_ms, repeat(now_ms))
+        return dict(zip(self.topics, map(_decayed, self.weights, self.as_of_ms, times_ms), strict=True))
 
 
 NO_TOPICS = TopicCounters()
@@ -102,7 +103,7 @@ def _counted(counters: TopicCounters, topics: tuple[str, ...], at_ms: int) -> To
         weights.append(weight)
         times_ms.append(as_of_ms)
     while len(names) > TOPIC_LIMIT:
-        now = list(map(_decayed, weights, times_ms, repeat(at_ms)))
+        now = list(map(_decayed, weights, times_ms, repeat(max(times_ms))))
         lightest = now.index(min(now))  # of equals the one counted longest ago
         del names[lightest], weights[lightest], times_ms[lightest]
     return TopicCounters(tuple(names), tuple(weights), tuple(times_ms))

@@ -77,6 +77,7 @@ class EngagementProducer:
 
         Raises:
             InvalidEvent: it does not validate; nothing was sent.
+            DeliveryFailed: Kafka does not tell the topic's partitions; nothing was sent.
         """
         event = validated(Engagement, engagement)
         key, value = event.user_id.encode(), event.to_wire()
@@ -93,7 +94,12 @@ class EngagementProducer:
 
     def _partition(self, key: bytes) -> int:
         """Return the partition Kafka's own clients choose for a key."""
-        partitions = self._producer.partitions_for(self._names.topic(ENGAGEMENTS))
+        try:
+            partitions = self._producer.partitions_for(self._names.topic(ENGAGEMENTS))
+        except KafkaError as error:
+            raise DeliveryFailed(
+                f"{ENGAGEMENTS}: {type(error).__name__} {error}; `headwater doctor` says whether the topic is there"
+            ) from None
         return int(_hash(key) & 0x7FFFFFFF) % len(partitions)
 
     def _send_frame(self, partition: int, frame: Frame) -> None:
@@ -162,17 +168,19 @@ class EngagementProducer:
         """Wait until everything sent is acknowledged.
 
         Raises:
-            DeliveryFailed: with the number of events that were not, and the first cause. What was
-                acknowledged stays; sending the rest again is safe, duplicates are dropped by event id.
+            DeliveryFailed: with the number of events that were not (after a time-out, at least), and the first cause. What
+                was acknowledged stays; sending the rest again is safe, duplicates are dropped by event id.
         """
+        at_least = ""
         try:
             self._send_frames()
             self._producer.flush(timeout=FLUSH_TIMEOUT_S)
         except KafkaError as error:
             self._failures.append(f"{type(error).__name__} {error}")
+            at_least = "at least "
         if self._failures:
             failures, self._failures = self._failures, []
-            raise DeliveryFailed(f"{len(failures)} events were not acknowledged, the first: {failures[0]}")
+            raise DeliveryFailed(f"{at_least}{len(failures)} events were not acknowledged, the first: {failures[0]}")
 
     def close(self) -> None:
         """Flush and disconnect."""

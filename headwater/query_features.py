@@ -112,7 +112,7 @@ def _fill(
             item += 1
         known = 0
         for _ in range(counted[row]):
-            topic, age = topics[counter], now - weighed_ms[counter]
+            topic, age = topics[counter], max(now - weighed_ms[counter], 0)
             weight = weights[counter] * math.exp2(-age / TOPIC_HALF_LIFE_MS)
             counter += 1
             if topic == UNKNOWN:

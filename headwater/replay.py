@@ -104,15 +104,15 @@ def replay_events(
         DeliveryFailed: the broker did not take some of them.
     """
     totals = Replayed()
-    started = reported = time.monotonic()
+    started = reported = origin = time.monotonic()
     for event in events:
         at_ms = _order(event)[0]
         if isinstance(event, Engagement) and not totals.engagements:
             producer.flush()
             before_engagements()
+            totals.first_ms, origin = at_ms, time.monotonic()
         if speed is not None and isinstance(event, Engagement):
-            totals.first_ms = totals.first_ms or at_ms
-            _sleep_until(started + (at_ms - totals.first_ms) / 1000 / speed)
+            _sleep_until(origin + (at_ms - totals.first_ms) / 1000 / speed)
         if isinstance(event, Item):
             producer.send_item(event)
             totals.items += 1

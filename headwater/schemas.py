@@ -25,7 +25,7 @@ BINARY_TOPICS = {
     names.ITEM_EMBEDDINGS: "headwater.item_embedding: float32 embedding with topics and publish time",
     names.ITEM_ACTIVITY: "headwater.activity: framed decayed counts of many items",
     names.ITEM_SUCCESSIONS: "headwater.successions: framed engagements, each with the items before it",
-    names.DEAD_LETTERS: "the original bytes of an unusable record; reason and origin in dead_letter_* headers",
+    names.DEAD_LETTERS: "the original key, value and headers of an unusable record, up to 131072 bytes each; reason and origin in dead_letter_* headers",
 }
 
 

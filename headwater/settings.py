@@ -10,6 +10,7 @@ from headwater.errors import UsageError
 from headwater.names import Names
 
 DAY_S = 86_400
+MAX_PORT = 65_535
 
 
 class Settings(BaseSettings):
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
-    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    redis_url: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("redis://localhost:6379/0")
     namespace: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{0,64}$")] = ""
     model_dir: Path = Path("onnx")
     state_dir: Path = Path("var")
@@ -54,8 +55,8 @@ class Settings(BaseSettings):
     max_future_s: Annotated[int, Field(ge=0)] = 300
     max_item_age_s: Annotated[int, Field(ge=0)] = 0
     serving_host: str = "127.0.0.1"
-    serving_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    serving_url: str = "http://127.0.0.1:8080"
+    serving_port: Annotated[int, Field(ge=0, le=MAX_PORT)] = 8080
+    serving_url: Annotated[str, Field(validate_default=False)] = "http://127.0.0.1:8080"
     serving_max_concurrency: Annotated[int, Field(gt=0)] = 256
     snapshot_every_s: Annotated[float, Field(gt=0)] = 300.0
     log_level: Literal["crit", "error", "warn", "info", "debug"] = "info"
@@ -66,6 +67,30 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(int(part) for part in value.split(".")) if value else None
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        import redis  # here, as httpx below, only where an address is given: a producer needs neither
+
+        try:
+            redis.Redis.from_url(value.get_secret_value()).connection_pool.make_connection()
+        except (ValueError, TypeError, redis.RedisError):
+            raise ValueError("must be like redis://localhost:6379/0, with no options but redis-py's") from None
+        return value
+
+    @field_validator("serving_url")
+    @classmethod
+    def _serving_url(cls, value: str) -> str:
+        import httpx
+
+        try:
+            url = httpx.URL(value)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > MAX_PORT:
+            raise ValueError("must be like http://127.0.0.1:8080")
+        return value.rstrip("/")
 
     @property
     def names(self) -> Names:
@@ -98,4 +123,6 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         variable = "HEADWATER_" + "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise UsageError(f"{variable}={first['input']!r}: {first['msg']}") from None
+        given, message = first["input"], first["msg"].removeprefix("Value error, ")
+        shown = given.rsplit("@", 1)[-1] if variable.endswith("_URL") else given  # no password
+        raise UsageError(f"{variable}={shown!r}: {message}") from None

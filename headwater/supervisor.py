@@ -4,17 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from types import FrameType, TracebackType
+from typing import IO, Any, Self
 
 import click
 
 from headwater.embedded import BROKER_API_VERSION
-from headwater.errors import ServiceUnavailable
+from headwater.errors import ServiceUnavailable, UsageError
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
 
@@ -24,6 +27,8 @@ STEADY_S = 60.0
 STOP_GRACE_S = 15.0
 POLL_S = 0.2
 COLOURS = (36, 32, 33, 35, 34, 31)
+USAGE_EXIT = 2
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -47,6 +52,9 @@ class Part:
 class Supervisor:
     """Starts parts, prefixes their output with their name, restarts what crashes, ends all together.
 
+    A context manager: the parts are sessions of their own, so inside it the first signal to end is a `KeyboardInterrupt`, and
+    further ones are passed over while the parts are stopped on exit.
+
     Args:
         environment: What every part gets on top of this process's environment.
         log: Where the parts' output goes; a terminal gets colours.
@@ -57,6 +65,30 @@ class Supervisor:
         self.parts: list[Part] = []
         self._log = log
         self._lock = threading.Lock()
+        self._handlers: dict[int, Any] = {}
+        self._starting = False
+        self._interrupted = False
+
+    def __enter__(self) -> Self:
+        for number in ENDING_SIGNALS:
+            self._handlers[number] = signal.signal(number, self._interrupt)
+        if self._handlers[signal.SIGHUP] == signal.SIG_IGN:  # as nohup wants it
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupted = True
+        self.stop()
+        for number, former in self._handlers.items():
+            signal.signal(number, former)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Raise `KeyboardInterrupt` the first time; `_popen` does it where a process would be left that no part knows."""
+        first, self._interrupted = not self._interrupted, True
+        if first and not self._starting:
+            raise KeyboardInterrupt
 
     def say(self, name: str, line: str) -> None:
         """Write one line of a part's log."""
@@ -83,13 +115,13 @@ class Supervisor:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         if not address:
-            self.stop()
             raise ServiceUnavailable(f"the embedded {service} did not start; its message is above")
         self._follow(part, process)
         return address
 
     def _popen(self, part: Part) -> "subprocess.Popen[str]":
         part.started_at = time.monotonic()
+        self._starting = True
         part.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "headwater", *part.command],
             env={**os.environ, **self.environment},
@@ -100,6 +132,9 @@ class Supervisor:
             errors="replace",
             start_new_session=True,
         )
+        self._starting = False
+        if self._interrupted:
+            raise KeyboardInterrupt
         return part.process
 
     def _spawn(self, part: Part) -> None:
@@ -108,8 +143,9 @@ class Supervisor:
     def _follow(self, part: Part, process: "subprocess.Popen[str]") -> None:
         def pump() -> None:
             assert process.stdout is not None
-            for line in process.stdout:
-                self.say(part.name, line)
+            with process.stdout as lines:
+                for line in lines:
+                    self.say(part.name, line)
 
         threading.Thread(target=pump, daemon=True, name=f"log of {part.name}").start()
 
@@ -118,6 +154,7 @@ class Supervisor:
 
         Raises:
             ServiceUnavailable: an embedded service ended; its data is gone and nothing can go on.
+            UsageError: a part refused what it was told; it would do so again.
         """
         for part in self.parts:
             if part.restart_at is not None:
@@ -130,6 +167,8 @@ class Supervisor:
                 continue
             if not part.restart:
                 raise ServiceUnavailable(f"the embedded {part.name} ended with exit code {code}")
+            if code == USAGE_EXIT:
+                raise UsageError(f"`headwater {' '.join(part.command)}` refuses to run; its message is in the log")
             if time.monotonic() - part.started_at > STEADY_S:
                 part.backoff_s = FIRST_BACKOFF_S
             self.say(part.name, f"ended with exit code {code}; starting again in {part.backoff_s:g} s")
@@ -180,26 +219,47 @@ def start_parts(supervisor: Supervisor, train_every: str | None, stats_file: Pat
 
 
 def run_until_signal(supervisor: Supervisor) -> None:
-    """Watch over the parts until Ctrl-C or SIGTERM."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(POLL_S):
-        supervisor.watch()
+    """Watch over the parts until Ctrl-C or another signal to end."""
+    try:
+        while True:
+            time.sleep(POLL_S)
+            supervisor.watch()
+    except KeyboardInterrupt:
+        return
+
+
+@contextmanager
+def fresh_files() -> Iterator[dict[str, str]]:
+    """Yield the settings of a state directory and a model repository that last as long as embedded services do.
+
+    Checkpoints count offsets of the log they were written for, and the trainer prunes bundles that its register does not know.
+    """
+    state_dir = read_settings().state_dir
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="up-", dir=state_dir) as directory:
+        path = Path(directory).resolve()
+        yield {"HEADWATER_STATE_DIR": str(path), "HEADWATER_MODEL_DIR": str(path / "onnx")}
 
 
 @click.command()
-@click.option("--kafka", metavar="HOST:PORT", help="A real Kafka; embedded when left out.")
-@click.option("--redis", metavar="URL", help="A real Redis; embedded when left out.")
+@click.option("--kafka", metavar="HOST:PORT", help="A real Kafka, together with --redis; embedded when left out.")
+@click.option("--redis", metavar="URL", help="A real Redis, together with --kafka; embedded when left out.")
 @click.option("--train-every", default="10m", show_default=True, metavar="TIME", help="Time between refreshes.")
 @click.option("--no-train", is_flag=True, help="Leave the trainer out.")
 def up(kafka: str | None, redis: str | None, train_every: str, no_train: bool) -> None:
-    """Run everything on this machine: broker, Redis, stream, server, trainer. Ctrl-C ends all of it."""
-    supervisor = Supervisor({})
-    try:
+    """Run everything on this machine: broker, Redis, stream, server, trainer. Ctrl-C ends all of it.
+
+    With the embedded broker and Redis nothing is kept: files are in a directory of their own, which goes at the end.
+    """
+    if (kafka is None) != (redis is None):
+        raise UsageError(
+            "give both --kafka and --redis, or neither: records in Redis say what of the log is applied, so beside another "
+            "log new engagements would be passed over"
+        )
+    with ExitStack() as running:
+        environment = {} if kafka else running.enter_context(fresh_files())
+        supervisor = running.enter_context(Supervisor(environment))
         settings = start_services(supervisor, kafka, redis)
         supervisor.say("up", f"Kafka {settings.kafka_bootstrap_servers}, server {settings.serving_url}; Ctrl-C ends")
         start_parts(supervisor, None if no_train else train_every)
         run_until_signal(supervisor)
-    finally:
-        supervisor.stop()

@@ -18,8 +18,10 @@ KINDS = (".csv", ".jsonl", ".parquet")
 
 
 def _partial(path: Path) -> Path:
-    """Return where lines are collected: Parquet cannot grow, so its lines become Parquet at the end."""
-    return path.with_suffix(".parquet.partial.jsonl") if path.suffix.lower() == ".parquet" else path
+    """Return where answers are collected until all are there; as lines for Parquet, which cannot grow."""
+    if path.suffix.lower() == ".parquet":
+        return path.with_suffix(".parquet.partial.jsonl")
+    return path.with_name(f"{path.name}.partial")
 
 
 def forget(path: Path) -> None:
@@ -29,17 +31,17 @@ def forget(path: Path) -> None:
 
 
 def count_complete(path: Path) -> int:
-    """Return how many users an output file holds; a torn last line is cut off.
+    """Return how many users a broken-off job answered for; a torn last line is cut off.
 
     Raises:
-        DataFileError: the extension is none that can be written, or a finished Parquet file is there.
+        DataFileError: the extension is none that can be written, or the finished file is there.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise DataFileError(f"{path}: the extension must be one of {', '.join(KINDS)}")
     if not path.parent.is_dir():
         raise DataFileError(f"{path.parent}: no such directory")
-    if kind == ".parquet" and path.exists():
+    if path.exists():
         raise DataFileError(f"{path} is there and complete; use --restart to write it anew")
     lines = _partial(path)
     if not lines.exists():
@@ -49,6 +51,15 @@ def count_complete(path: Path) -> int:
         return _complete_csv_users(lines)
     with lines.open("rb") as file:
         return sum(1 for _ in file)
+
+
+def first_topic(path: Path) -> str:
+    """Return the topic of the first answer that a broken-off job left behind, which must hold one."""
+    lines = _partial(path)
+    with lines.open(encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".csv":
+            return next(csv.DictReader(file))["topic"]
+        return str(orjson.loads(file.readline()).get("topic"))
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -83,7 +94,10 @@ def _complete_csv_users(path: Path) -> int:
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[Write]:
-    """Append answers to an output file; the format follows from the extension."""
+    """Append answers to those that a broken-off job left behind; the output file appears when the block ends.
+
+    The format follows from the extension.
+    """
     lines = _partial(path)
     if path.suffix.lower() == ".csv":
         with lines.open("a", encoding="utf-8", newline="") as file:
@@ -96,6 +110,8 @@ def open_writer(path: Path) -> Iterator[Write]:
             yield lambda line: binary.write(line + b"\n")
     if path.suffix.lower() == ".parquet":
         _to_parquet(lines, path)
+    else:
+        lines.replace(path)
 
 
 def _csv_rows(answer: dict[str, Any]) -> Iterator[tuple[object, ...]]:

@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
-import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-import faust
 from redis import Redis as SyncRedis
 
 from headwater.covisit_features import HALF_LIVES_MS, NEAR
@@ -30,7 +27,7 @@ from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Filters, Retrieval
 from streams.follower import end_offsets, latest_ends, make_follower, make_responder, set_start
-from streams.hosting import alive, crashed, running, running_aside
+from streams.hosting import alive, end_process_with, running, running_aside
 
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
@@ -132,7 +129,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
         _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),
         _repeated(lambda: _forget(state), FORGET_EVERY_S),
         _repeated(_freeze, FREEZE_EVERY_S),
-        _end_with(follower),
+        end_process_with(follower),
     ):
         task = asyncio.create_task(work)
         stack.callback(task.cancel)
@@ -147,13 +144,6 @@ async def _freeze() -> None:
     """Keep what lives long out of the garbage collector's way: going through an index stops every query for 100 ms."""
     gc.collect()
     gc.freeze()
-
-
-async def _end_with(follower: faust.App) -> None:
-    """Stop this server when it follows no more, so that whoever watches over it starts it anew."""
-    reason = await crashed(follower)
-    log.critical("following has ended: %s %s", type(reason).__name__, reason)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _repeated(work: Callable[[], Awaitable[None]], every_s: float) -> None:

@@ -37,7 +37,7 @@ def count_users(path: Path) -> int:
 
 def _text(path: Path) -> Iterator[object]:
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             yield from (line for line in lines if line.strip())
     except UnicodeDecodeError as error:
         raise DataFileError(f"{path}: not UTF-8 text: {error}") from None
@@ -45,7 +45,7 @@ def _text(path: Path) -> Iterator[object]:
 
 def _csv(path: Path) -> Iterator[object]:
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
             if COLUMN not in (reader.fieldnames or ()):
                 raise DataFileError(

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -51,3 +53,10 @@ async def crashed(app: faust.App) -> BaseException:
     while alive(app):
         await asyncio.sleep(0.2)
     return app.crash_reason or RuntimeError("the Faust app stopped")
+
+
+async def end_process_with(app: faust.App) -> None:
+    """Ask this process to stop when the app ends by itself, so that whoever watches over it starts it anew."""
+    reason = await crashed(app)
+    log.critical("%s has ended: %s %s", app.conf.id, type(reason).__name__, reason)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -48,7 +48,9 @@ class Record:
 
     def rejected(self, error: InvalidEvent) -> DeadLetter:
         """Return this record as a dead letter."""
-        return DeadLetter.of(self.topic, self.partition, self.offset, self.key, self.value, error, self.place)
+        return DeadLetter.of(
+            self.topic, self.partition, self.offset, self.key, self.value, error, self.place, self.headers
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,12 @@ def test_a_service_is_built_and_started_as_it_says(name: str) -> None:
         assert asked.exit_code == 0, asked.output
 
 
+def test_what_is_to_survive_is_on_a_volume_under_a_lasting_name() -> None:
+    kafka, serve = COMPOSE["services"]["kafka"], COMPOSE["services"]["serve"]
+    assert f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}" in kafka["volumes"]
+    assert serve["hostname"] == "serve", "snapshots are kept under the host name"
+
+
 def test_the_image_starts_verbs_that_exist() -> None:
     for verb in re.findall(r'^CMD \["headwater", "(\w+)"', DOCKERFILE, re.MULTILINE):
         assert CliRunner().invoke(cli, [verb, "--help"]).exit_code == 0

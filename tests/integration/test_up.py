@@ -33,8 +33,7 @@ def alive(number: int) -> bool:
         return False
 
 
-def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:
-    port = free_port()
+def started(tmp_path: Path, port: int) -> "subprocess.Popen[bytes]":
     environment = {
         **os.environ,
         "HEADWATER_SERVING_PORT": str(port),
@@ -43,11 +42,29 @@ def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:
         "HEADWATER_MODEL_DIR": str(tmp_path / "onnx"),
         "PYTHONWARNINGS": "ignore",
     }
-    log = tmp_path / "up.log"
-    with log.open("wb") as file:
-        up = subprocess.Popen(
+    with (tmp_path / "up.log").open("wb") as file:
+        return subprocess.Popen(
             [sys.executable, "-m", "headwater", "up", "--train-every", "1h"], env=environment, stdout=file, stderr=file
         )
+
+
+def test_a_signal_while_parts_start_ends_all_of_them(tmp_path: Path) -> None:
+    up = started(tmp_path, free_port())
+    try:
+        poll(lambda: "stream" in parts_of(up.pid), 60, "the stream worker starts")
+        parts = parts_of(up.pid)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) in (0, 130)
+        poll(lambda: not any(map(alive, parts.values())), 10, "every part ended")
+        assert list((tmp_path / "var").iterdir()) == []
+    finally:
+        if up.poll() is None:
+            up.kill()
+
+
+def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "up.log"
+    up = started(tmp_path, port)
 
     def answers() -> bool:
         assert up.poll() is None, log.read_text()
@@ -64,9 +81,12 @@ def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:
         poll(lambda: parts_of(up.pid).get("serve", parts["serve"]) != parts["serve"], 30, "the server is started again")
         poll(answers, 60, "the server answers again")
         parts = parts_of(up.pid)
+        (files,) = (tmp_path / "var").iterdir()
+        assert (files / "faust").is_dir(), "the state of an embedded log is in a directory of its own"
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0, log.read_text()
         poll(lambda: not any(map(alive, parts.values())), 10, "every part ended")
+        assert not files.exists()
     finally:
         if up.poll() is None:
             up.kill()

@@ -1,5 +1,6 @@
 """Data files: the three formats say the same, and a broken file is told by name, row and column."""
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,26 @@ def test_lists_of_topics_single_topics_and_ratings(tmp_path: Path) -> None:
     assert [event.user_id for event in read_engagements(written(tmp_path, "r.csv", rated)).events()] == ["2"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,1700000000000\n"),
+        ("e.jsonl", '{"user_id": 1, "item_id": 2, "occurred_at_ms": 1700000000000}\n'),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_name(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert [event.user_id for event in read_engagements(tmp_path / name).events()] == ["1"]
+
+
+def test_attributes_that_are_no_numbers_are_texts(tmp_path: Path) -> None:
+    item = {"item_id": "i", "topics": ["x"], "published_at_ms": 1_700_000_000_000}
+    at = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+    assert read_items(written(tmp_path, "i.parquet", [{**item, "edited": at}]))[0].attributes == {"edited": str(at)}
+    huge = 10**400
+    assert read_items(written(tmp_path, "i.jsonl", [{**item, "words": huge}]))[0].attributes == {"words": str(huge)}
+
+
 def test_movielens_is_read_as_it_comes(tmp_path: Path) -> None:
     ratings, movies = tmp_path / "ratings.csv", tmp_path / "movies.csv"
     ratings.write_text("userId,movieId,rating,timestamp\n1,31,4.5,1260759144\n1,32,2.0,1260759145\n")
@@ -77,6 +98,12 @@ BROKEN = {
     "short row": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2\n", "line 2: 2 fields"),
     "time a word": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,now\n", "row 1, occurred_at_ms"),
     "time out of range": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,-5\n", "row 1, occurred_at_ms"),
+    "seconds for ms": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,1700000000\n", "row 1, occurred_at_ms.*seconds"),
+    "action with spaces": (
+        "e.csv",
+        "user_id,item_id,occurred_at_ms,action\n1,2,1700000000000,\n1,2,1600000000000,Buy it\n",
+        "row 2, action: must be .* not 'Buy it'",
+    ),
     "empty user": ("e.csv", "user_id,item_id,occurred_at_ms\n,2,1700000000000\n", "row 1, user_id"),
     "not JSON": ("e.jsonl", "{\n", "line 1: not JSON"),
     "not an object": ("e.jsonl", "3\n", "must be a JSON object"),

@@ -52,6 +52,16 @@ def test_the_lightest_topics_are_dropped() -> None:
     assert "t0" not in state.topics.topics
 
 
+def test_an_engagement_of_long_ago_counts_least() -> None:
+    state = EMPTY
+    for number in range(TOPIC_LIMIT):
+        state = fold(state, engagement(number, START_MS + number), (f"t{number}",))
+    late = fold(state, engagement(99, 946_684_800_000), ("new",))
+    assert late.topics == state.topics
+    assert late.topics.at(946_684_800_000) == dict.fromkeys(state.topics.topics, 1.0)
+    assert late.engagements == TOPIC_LIMIT + 1
+
+
 def test_fold_changes_nothing_it_is_given() -> None:
     before = folded([1, 2, 3])
     copy = UserState(before.item_ids, before.times_ms, before.topics, before.engagements)

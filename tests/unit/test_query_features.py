@@ -35,6 +35,12 @@ def test_topics_come_heaviest_first_as_of_the_query() -> None:
     assert features["topic_weights"][0] == pytest.approx(expected)
 
 
+def test_a_query_before_its_topics_were_counted_takes_their_weights_as_they_are() -> None:
+    counters = TopicCounters(("sport", "music"), (3.0, 1.0), (NOW_MS, NOW_MS - 3 * 24 * HOUR_MS))
+    features = encode_queries([Query(UserState(topics=counters), None)], 946_684_800_000, VOCABULARY)
+    assert features["topic_weights"][0, :2] == pytest.approx([math.log1p(3), math.log1p(1)])
+
+
 def test_the_heaviest_of_too_many_topics_count() -> None:
     names = tuple(f"t{number}" for number in range(USER_TOPICS + 3))
     weights = tuple(float(1 + number % 17) for number in range(len(names)))

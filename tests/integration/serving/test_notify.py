@@ -22,7 +22,8 @@ def test_notification_job_from_file_to_file(system: tuple[Settings, Server], tmp
         assert output.is_file()
     output = tmp_path / "out.csv"
     whole = output.read_bytes()
-    output.write_bytes(whole[: len(whole) // 2])
+    output.unlink()
+    (tmp_path / "out.csv.partial").write_bytes(whole[: len(whole) // 2])
     resumed = headwater(
         settings, "notify", "--topic", "news", "--users", str(users), "--k", "5", "--output", str(output), "--json"
     )
@@ -30,6 +31,7 @@ def test_notification_job_from_file_to_file(system: tuple[Settings, Server], tmp
     with output.open() as rows:
         assert Counter(row["user_id"] for row in csv.DictReader(rows)) == {f"u{number}": 5 for number in range(700)}
     mistakes = {
+        "is there and complete": ("--users", str(users), "--output", str(output)),
         "no such file": ("--users", str(tmp_path / "none.csv"), "--output", str(output)),
         "extension must be": ("--users", str(users), "--output", str(tmp_path / "out.xml")),
         "no column user_id": ("--users", str(tmp_path / "bad.csv"), "--output", str(output)),

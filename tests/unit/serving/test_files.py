@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import DataFileError
 from headwater.events import Candidate, UserCandidates
-from serving.candidate_files import count_complete, forget, open_writer
+from serving.candidate_files import count_complete, first_topic, forget, open_writer
 from serving.user_files import count_users, read_users
 
 KINDS = ["csv", "jsonl", "parquet"]
@@ -27,16 +27,16 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
         for number in range(5):
             write(answer(number))
         raise KeyboardInterrupt
+    assert not path.exists()
     done = count_complete(path)
     assert done in (4, 5)
+    assert first_topic(path) == "t"
     with open_writer(path) as write:
         for number in range(done, 8):
             write(answer(number))
-    if kind == "parquet":
-        with pytest.raises(DataFileError, match="--restart"):
-            count_complete(path)
-    else:
-        assert count_complete(path) in (7, 8)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(DataFileError, match="is there and complete; use --restart"):
+        count_complete(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,14 +52,15 @@ def test_forgetting_leaves_nothing_to_go_on_from(kind: str, tmp_path: Path) -> N
 
 
 def test_every_cut_of_a_csv_file_is_continued_to_the_same_file(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
+    path, partial = tmp_path / "out.csv", tmp_path / "out.csv.partial"
     answers = [answer(0), answer(1, candidates=0), answer(2, candidates=1), answer(2)]
     with open_writer(path) as write:
         for each in answers:
             write(each)
     whole = path.read_bytes()
     for length in range(len(whole)):
-        path.write_bytes(whole[:length])
+        path.unlink()
+        partial.write_bytes(whole[:length])
         done = count_complete(path)
         with open_writer(path) as write:
             for each in answers[done:]:
@@ -67,6 +68,7 @@ def test_every_cut_of_a_csv_file_is_continued_to_the_same_file(tmp_path: Path) -
         assert path.read_bytes() == whole, length
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -75,9 +77,9 @@ def test_every_cut_of_a_csv_file_is_continued_to_the_same_file(tmp_path: Path) -
         ("users.txt", "a\n\nb\n"),
     ],
 )
-def test_users_are_read_from_every_kind(name: str, content: str, tmp_path: Path) -> None:
+def test_users_are_read_from_every_kind(name: str, content: str, encoding: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_text(content)
+    path.write_text(content, encoding=encoding)
     assert list(read_users(path)) == ["a", "b"]
 
 

@@ -1,0 +1,61 @@
+"""The producer when Kafka does not do its part."""
+
+from typing import Any
+
+import pytest
+from kafka.errors import KafkaTimeoutError
+
+from headwater import producer
+from headwater.errors import DeliveryFailed
+from headwater.producer import EngagementProducer
+from headwater.settings import Settings
+
+EVENT = {"event_id": "e", "user_id": "u", "item_id": "i", "occurred_at": 1_700_000_000_000}
+
+
+class Silent:
+    """Has the topic only if it has partitions, and never acknowledges anything."""
+
+    partitions: set[int] | None = None
+
+    def __init__(self, **options: Any) -> None:
+        self.callbacks: list[Any] = []
+
+    def partitions_for(self, topic: str) -> set[int]:
+        if self.partitions is None:
+            raise KafkaTimeoutError("Failed to update metadata after 60.0 secs.")
+        return self.partitions
+
+    def send(self, topic: str, **record: Any) -> "Silent":
+        return self
+
+    def add_errback(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def flush(self, timeout: float) -> None:
+        if self.callbacks:
+            raise KafkaTimeoutError("not in time")
+
+    def close(self, timeout: float) -> None:
+        pass
+
+
+@pytest.fixture
+def kafka(monkeypatch: pytest.MonkeyPatch) -> type[Silent]:
+    monkeypatch.setattr(producer, "KafkaProducer", Silent)
+    return Silent
+
+
+def test_a_missing_topic_is_a_failed_delivery(kafka: type[Silent]) -> None:
+    with EngagementProducer(Settings()) as sending, pytest.raises(DeliveryFailed, match="engagements: KafkaTimeout"):
+        sending.send(EVENT)
+
+
+def test_a_time_out_counts_no_more_than_is_known(kafka: type[Silent], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "partitions", {0})
+    with EngagementProducer(Settings()) as sending:
+        for number in range(3):
+            sending.send_item({"item_id": f"i{number}", "topics": [], "published_at": 1_700_000_000_000})
+        with pytest.raises(DeliveryFailed, match="at least 1 events were not acknowledged"):
+            sending.flush()
+        sending._producer.callbacks.clear()
