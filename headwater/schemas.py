@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from headwater import __version__, names
+from headwater.dead_letter import KEPT_BYTES
 from headwater.events import CandidateRequest, Delivery, Engagement, Item, UserCandidates
 from headwater.frames import MAX_FRAME_EVENTS
 
@@ -25,7 +26,10 @@ BINARY_TOPICS = {
     names.ITEM_EMBEDDINGS: "headwater.item_embedding: float32 embedding with topics and publish time",
     names.ITEM_ACTIVITY: "headwater.activity: framed decayed counts of many items",
     names.ITEM_SUCCESSIONS: "headwater.successions: framed engagements, each with the items before it",
-    names.DEAD_LETTERS: "the original key, value and headers of an unusable record, up to 131072 bytes each; reason and origin in dead_letter_* headers",
+    names.DEAD_LETTERS: (
+        f"the original key, value and headers of an unusable record, up to {KEPT_BYTES} bytes each; "
+        "reason and origin in dead_letter_* headers"
+    ),
 }
 
 
