@@ -125,8 +125,9 @@ def prepare(
             settings.unconditioned,
             settings.held_out,
         )
+        popularity = corpus.totals if counted else corpus.popularity(int(batch.times_ms[0]))
         candidates = sample_candidates(
-            corpus, batch.items, conditions, live, random, settings.uniform, settings.same_condition
+            corpus, batch.items, conditions, live, popularity, random, settings.uniform, settings.same_condition
         )
         slices, streaming, covisits = [], [], []
         places = corpus.places(candidates.items)

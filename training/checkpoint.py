@@ -4,23 +4,26 @@ import json
 import logging
 import shutil
 import struct
-import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from headwater.covisits import Covisits
-from headwater.durable import publish_directory
+from headwater.durable import digest, publish_directory
 from headwater.events import Item
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 from training.batches import LearningSettings
 from training.corpus import Activity, Corpus
 from training.learner import Learner
 from training.log import Offsets
+from training.staging import staging
 
-FORMAT = 4
+FORMAT = 5
 KEPT = 2
+FILES = ("learner.pt", "users.bin", "items.jsonl", "activity.npz", "covisits.npz")
 _LENGTHS = struct.Struct("<HI")
 
 log = logging.getLogger(__name__)
@@ -29,43 +32,65 @@ log = logging.getLogger(__name__)
 def write_checkpoint(
     directory: Path, name: str, learner: Learner, users: dict[str, UserRecord], offsets: Offsets
 ) -> None:
-    """Write a checkpoint that appears at once or not at all; keep the newest `KEPT`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", dir=directory))
+    """Write a checkpoint that appears at once or not at all; keep the newest `KEPT`.
+
+    Raises:
+        HeadwaterError: the directory cannot be written.
+    """
+    with staging(directory) as temporary:
+        _write(temporary, learner, users)
+        state = {
+            "format": FORMAT,
+            "learning": _lasting(learner.settings),
+            "offsets": offsets,
+            "topics": learner.corpus.topics,
+            "files": {name: digest(temporary / name) for name in FILES},
+        }
+        (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        publish_directory(temporary, directory / name)
+    for old in sorted(directory.glob("[!.]*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(directory: Path, learner: Learner, users: dict[str, UserRecord]) -> None:
+    """Write all files but `state.json`."""
     corpus = learner.corpus
-    torch.save(learner.state(), temporary / "learner.pt")
-    with (temporary / "users.bin").open("wb") as file:
+    try:
+        torch.save(learner.state(), directory / "learner.pt")
+    except RuntimeError as error:  # which is what it raises where the disk is full
+        raise OSError(f"{directory / 'learner.pt'}: {error}") from error
+    with (directory / "users.bin").open("wb") as file:
         for user_id, record in users.items():
             key, value = user_id.encode(), encode_user_record(record)
             file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
-    with (temporary / "items.jsonl").open("wb") as file:
+    with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
     size = len(corpus) + 1
     np.savez(
-        temporary / "activity.npz",
+        directory / "activity.npz",
         counts=corpus.counts[:size],
         engaged_ms=corpus.engaged_ms[:size],
         totals=corpus.totals[:size],
         alive=corpus.alive[:size],
     )
-    np.savez(temporary / "covisits.npz", allow_pickle=False, **corpus.covisits.arrays())
-    state = {"format": FORMAT, "offsets": offsets, "topics": corpus.topics}
-    (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    publish_directory(temporary, directory / name)
-    for old in sorted(directory.glob("[!.]*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    for torn in directory.glob(".*"):
-        shutil.rmtree(torn, ignore_errors=True)
+    np.savez(directory / "covisits.npz", allow_pickle=False, **corpus.covisits.arrays())
+
+
+def _lasting(settings: LearningSettings) -> dict[str, Any]:
+    """Return the settings that a model keeps for life."""
+    lasting = asdict(settings)
+    del lasting["seed"]
+    return lasting
 
 
 def read_checkpoint(
     directory: Path, settings: LearningSettings
 ) -> tuple[Learner, dict[str, UserRecord], Offsets] | None:
-    """Return the newest checkpoint that can be read, None where there is none."""
+    """Return the newest checkpoint that is whole and of a model trained with such settings, None where there is none."""
     for path in sorted(directory.glob("[!.]*"), reverse=True):
         try:
             return _read(path, settings)
-        except (OSError, ValueError, KeyError, RuntimeError, struct.error) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             log.error("checkpoint %s is passed over: %s", path, error)
     return None
 
@@ -74,6 +99,12 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, dict[str, Us
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state["format"] != FORMAT:
         raise ValueError(f"format {state['format']}, this release reads {FORMAT}")
+    others = [name for name, value in _lasting(settings).items() if state["learning"].get(name) != value]
+    if others:
+        raise ValueError(f"its model was trained with another {', '.join(others)}")
+    for name in FILES:
+        if state["files"].get(name) != digest(path / name):
+            raise ValueError(f"{name} is not the file that was written (sha256 differs)")
     corpus = Corpus()
     for topic in state["topics"]:
         corpus.add_topic(topic)

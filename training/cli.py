@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
 import re
 import signal
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
 from headwater.datafiles import read_engagements, read_items
@@ -24,6 +27,8 @@ from training.evaluation.report import report
 from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE, methods_for
 from training.refresh import Trainer
 
+PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
+"""Options of `evaluate` that leave-last-out has no use for."""
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 log = logging.getLogger(__name__)
 
@@ -67,7 +72,7 @@ class Bars:
 @click.option("--every", metavar="TIME", help="A refresh every so often, e.g. 10m.")
 @click.option("--no-promote", is_flag=True, help="Publish the bundle, leave the alias alone.")
 @click.option("--method", type=click.Choice(SERVABLE), default=CONDITIONAL, show_default=True, metavar="NAME")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print each run record as one line of JSON, no progress.")
 def train(once: bool, every: str | None, no_promote: bool, method: str, seed: int, as_json: bool) -> None:
     """Train on the log since the last refresh, publish a bundle, promote it if it is good enough."""
@@ -147,7 +152,7 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
     show_default=True,
     help="Train on no item of this share of the topics and ask for those items alone (leave-last-out).",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def evaluate(
     engagements: Path,
     items: Path,
@@ -167,6 +172,10 @@ def evaluate(
     seed: int,
 ) -> None:
     """Compare conditional retrieval with popularity and learned retrieval on data files."""
+    if protocol == "leave-last-out":
+        _refuse_given(PREQUENTIAL)
+    if json_path is not None:
+        _require_writable(json_path)
     refresh_ms = None if refresh == "never" else parse_duration("--refresh", refresh)
     live_for_ms = parse_duration("--live-for", live_for)
     behind_ms = parse_duration("--behind", behind) if behind else 0
@@ -202,6 +211,18 @@ def evaluate(
         rankings = evaluate_prequential(table, catalogue, times, learning, bars)
     bars.close()
     report(rankings, table if protocol == "prequential" else None, json_path, seed)
+
+
+def _refuse_given(parameters: Iterable[str]) -> None:
+    source = click.get_current_context().get_parameter_source
+    given = [name.replace("_", "-") for name in parameters if source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise UsageError(f"--{given[0]} needs --protocol prequential")
+
+
+def _require_writable(path: Path) -> None:
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--json {path}: cannot be written")
 
 
 def _strengths(listed: str, methods: list[str]) -> list[float]:

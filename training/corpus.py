@@ -15,6 +15,8 @@ from headwater.streaming_features import streaming_features
 
 NEVER = -(2**60)
 FIRST_CAPACITY = 1024
+RECENT = 1
+"""Of `HALF_LIVES_MS`: by a longer one rising items seem rarer than they are, and the towers learn to rank them lower."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -130,6 +132,12 @@ class Corpus:
         """Return the streaming features (N, STREAMING) of items at a time not before their last engagement."""
         counts = self.counts[items].astype(np.float32)
         return streaming_features(counts, self.totals[items], self.engaged_ms[items], self.published_ms[items], now_ms)
+
+    def popularity(self, now_ms: int) -> npt.NDArray[np.float64]:
+        """Return each item's recent engagements (capacity,), as of a time not before the last of them."""
+        elapsed = np.minimum(now_ms - self.engaged_ms, 2**40)
+        recent: npt.NDArray[np.float64] = self.counts[:, RECENT] * np.exp2(-elapsed / HALF_LIVES_MS[RECENT])
+        return recent
 
     def places(self, items: Ints) -> Ints:
         """Return for each number its place among `items`, -1 where it is none of them."""

@@ -1,7 +1,6 @@
 """From towers to a published bundle, checked against ONNX Runtime."""
 
 import logging
-import tempfile
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +11,8 @@ import torch
 
 from headwater.bundle import Manifest, Tower, publish_bundle, tensor_specs
 from headwater.covisit_features import COVISITS
+from headwater.errors import BundleRefused
+from headwater.events import Item
 from headwater.features import HISTORY, ITEM_INPUTS, STREAMING, USER_INPUTS, Features, encode_items
 from headwater.fold import UserState
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
@@ -19,6 +20,7 @@ from headwater.query_features import Query, encode_queries
 from headwater.vocabulary import Vocabulary
 from training.learner import Learner
 from training.ranker import Ranker, Shortlist
+from training.staging import staging
 from training.towers import Towers
 
 PARITY = 1e-5
@@ -53,34 +55,41 @@ def export_bundle(
         The bundle's directory.
 
     Raises:
-        ArithmeticError: ONNX Runtime and torch differ by more than `PARITY`.
+        BundleRefused: ONNX Runtime and torch differ by more than `PARITY`.
+        HeadwaterError: the repository cannot be written.
     """
     vocabulary, towers = _compact(learner)
-    repository.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=repository))
-    vocabulary.write(staging / VOCABULARY_FILE)
-    users = encode_queries(_golden_queries(states, vocabulary), now_ms, vocabulary)
-    items = encode_items(learner.corpus.items[:GOLDEN_ROWS], vocabulary)
+    golden = learner.corpus.items[:GOLDEN_ROWS]
+    with staging(repository) as directory:
+        _write(directory, vocabulary, towers, _golden_queries(states, vocabulary), golden, now_ms)
+        manifest = Manifest(
+            version=new_version(),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            fusion=learner.towers.sizes.fusion,
+            dimension=learner.settings.dimension,
+            topical=learner.towers.sizes.steered,
+            tensors={name: tensor_specs(directory / name) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE)},
+            training_offsets=offsets,
+            metrics=metrics,
+        )
+        return publish_bundle(directory, repository, manifest)
+
+
+def _write(
+    directory: Path, vocabulary: Vocabulary, towers: Towers, queries: list[Query], golden: list[Item], now_ms: int
+) -> None:
+    """Write a bundle's files, all but the manifest."""
+    vocabulary.write(directory / VOCABULARY_FILE)
+    users, items = encode_queries(queries, now_ms, vocabulary), encode_items(golden, vocabulary)
     user_inputs = tuple(torch.from_numpy(users[name]) for name in USER_INPUTS)
     item_inputs = tuple(torch.from_numpy(items[name]) for name in ITEM_INPUTS)
-    _export(towers.user, user_inputs, list(USER_INPUTS), staging / USER_TOWER_FILE)
-    _export(towers.item, item_inputs, list(ITEM_INPUTS), staging / ITEM_TOWER_FILE)
+    _export(towers.user, user_inputs, list(USER_INPUTS), directory / USER_TOWER_FILE)
+    _export(towers.item, item_inputs, list(ITEM_INPUTS), directory / ITEM_TOWER_FILE)
     with torch.no_grad():
         user_output, item_output = towers.user(*user_inputs).numpy(), towers.item(*item_inputs).numpy()
-    _check_parity(staging / USER_TOWER_FILE, users, user_output)
-    _check_parity(staging / ITEM_TOWER_FILE, items, item_output)
-    _write_golden(staging / GOLDEN_FILE, users, items, user_output, item_output)
-    manifest = Manifest(
-        version=new_version(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        fusion=learner.towers.sizes.fusion,
-        dimension=learner.settings.dimension,
-        topical=learner.towers.sizes.steered,
-        tensors={name: tensor_specs(staging / name) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE)},
-        training_offsets=offsets,
-        metrics=metrics,
-    )
-    return publish_bundle(staging, repository, manifest)
+    _check_parity(directory / USER_TOWER_FILE, users, user_output)
+    _check_parity(directory / ITEM_TOWER_FILE, items, item_output)
+    _write_golden(directory / GOLDEN_FILE, users, items, user_output, item_output)
 
 
 def _compact(learner: Learner) -> tuple[Vocabulary, Towers]:
@@ -152,7 +161,7 @@ def _export(
 def _check_parity(path: Path, features: Features, expected: np.ndarray) -> None:
     error = float(np.abs(Tower(path).embed(features) - expected).max(initial=0.0))
     if not error <= PARITY * max(1.0, float(np.abs(expected).max(initial=0.0))):
-        raise ArithmeticError(f"{path.name}: ONNX Runtime is {error:.2g} off torch, at most {PARITY} is let through")
+        raise BundleRefused(f"{path.name}: ONNX Runtime is {error:.2g} off torch, at most {PARITY} is let through")
 
 
 def _write_golden(

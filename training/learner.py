@@ -242,15 +242,8 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Become what `state` returned.
-
-        Raises:
-            ValueError: it is of another method.
-        """
-        sizes, ours = TowerSizes(**state["sizes"]), self.towers.sizes
-        if (sizes.fusion, sizes.dimension, sizes.personas) != (ours.fusion, ours.dimension, ours.personas):
-            raise ValueError(f"it holds a model of another method: {sizes}")
-        self.towers = Towers(sizes)
+        """Become what `state` returned, of a learner with the same settings."""
+        self.towers = Towers(TowerSizes(**state["sizes"]))
         self.towers.load_state_dict(state["towers"])
         self._make_optimisers()
         self.dense.load_state_dict(state["dense"])

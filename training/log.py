@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from training.examples import Logged
 
 POLL_MS = 1000
 MAX_POLL_RECORDS = 5000
+SILENCE_S = 30.0
 Offsets = dict[str, dict[int, int]]
 
 
@@ -64,8 +66,22 @@ class LogReader:
                 else:
                     yield Logged(engagement, record.partition, position(record.offset, place))
 
+    def fits(self) -> bool:
+        """Say whether the log reaches up to the offsets; one that does not was created anew, or lost its end."""
+        with self._consumer() as consumer:
+            return all(self._reaches(consumer, name) for name in self.offsets)
+
+    def _reaches(self, consumer: Any, name: str) -> bool:
+        partitions = self._partitions(consumer, name)
+        ends = {each.partition: end for each, end in consumer.end_offsets(partitions).items()}
+        return not ends or all(offset <= ends.get(number, 0) for number, offset in self.offsets[name].items())
+
     def _records(self, name: str) -> Iterator[Any]:
-        topic = self.settings.names.topic(name)
+        with self._consumer() as consumer:
+            yield from self._until_end(consumer, name)
+
+    @contextmanager
+    def _consumer(self) -> Iterator[Any]:
         try:
             consumer = KafkaConsumer(
                 **self.settings.kafka_options(),
@@ -76,22 +92,31 @@ class LogReader:
         except (KafkaError, ValueError) as error:
             raise unreachable(self.settings, error) from None
         try:
-            yield from self._until_end(consumer, name, topic)
+            yield consumer
         except KafkaError as error:
             raise unreachable(self.settings, error) from None
         finally:
             consumer.close()
 
-    def _until_end(self, consumer: Any, name: str, topic: str) -> Iterator[Any]:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    def _partitions(self, consumer: Any, name: str) -> list[TopicPartition]:
+        topic = self.settings.names.topic(name)
+        return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+
+    def _until_end(self, consumer: Any, name: str) -> Iterator[Any]:
+        partitions = self._partitions(consumer, name)
         consumer.assign(partitions)
         first, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         offsets = self.offsets[name]
         for partition in partitions:
             consumer.seek(partition, max(offsets.get(partition.partition, 0), first[partition]))
+        deadline = time.monotonic() + SILENCE_S
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             for partition, records in consumer.poll(POLL_MS).items():
                 for record in records:
                     if record.offset < ends[partition]:
                         offsets[partition.partition] = record.offset + 1
                         yield record
+                deadline = time.monotonic() + SILENCE_S
+            if time.monotonic() > deadline:
+                silence = TimeoutError(f"no record of {name} for {SILENCE_S:g} s, before the end")
+                raise unreachable(self.settings, silence)

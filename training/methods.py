@@ -44,12 +44,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 """Name to the fields of `LearningSettings` that differ from the default."""
 NOT_SERVED = {"personas", "second_stage", "streaming", "covisits", "held_out"}
 NOT_SERVED_IDS = {"expiring", "text", "text-and-own"}
+NOT_CONDITIONAL = {"alone", "constant"}
 SERVABLE = [
     name
     for name, changes in METHODS.items()
-    if not NOT_SERVED & changes.keys() and changes.get("ids") not in NOT_SERVED_IDS
+    if not NOT_SERVED & changes.keys()
+    and changes.get("ids") not in NOT_SERVED_IDS
+    and changes.get("fusion") not in NOT_CONDITIONAL
 ]
-"""Methods whose bundles a server answers from as they were trained, and whose whole state a checkpoint holds."""
+"""Methods whose bundles a server answers from as they were trained, and whose whole state a checkpoint holds; the gate
+lets none through that does not hear the condition."""
 
 
 def methods_for(items: Iterable[Item]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headwater.bundle import Bundle
+from headwater.bundle import Bundle, remove_bundle
 from headwater.errors import BundleError, HeadwaterError, UsageError
 from headwater.names import ENGAGEMENTS
 from headwater.rotation import Rotation
@@ -30,6 +30,7 @@ from training.log import LogReader
 from training.sampling import sample_conditions
 
 SLICE_SHARE = 0.1
+MIN_SLICE = 500
 MAX_SLICE = 2_000
 MAX_RANKED = 500
 MAX_RECENT = 5_000_000
@@ -42,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Recent:
-    """What popularity windows can still contain: the newest engagements since the process started."""
+    """What popularity windows can still contain: the newest engagements since the checkpoint was read."""
 
     items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     times_ms: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
@@ -72,15 +73,21 @@ class Trainer:
     settings: Settings
     learning: LearningSettings
     progress: Progress = lambda stage, done, total: None
-    learner: Learner | None = None
-    users: dict[str, UserRecord] = field(default_factory=dict)
-    corpus: Corpus = field(default_factory=Corpus)
-    recent: Recent = field(default_factory=Recent)
 
     def __post_init__(self) -> None:
         self.directory = self.settings.state_dir / "training"
-        self.reader = LogReader(self.settings)
         self.rotation = Rotation(self.settings)
+        self._return_to_checkpoint()
+
+    def _begin_anew(self) -> None:
+        self.learner: Learner | None = None
+        self.users: dict[str, UserRecord] = {}
+        self.corpus = Corpus()
+        self.recent = Recent()
+        self.reader = LogReader(self.settings)
+
+    def _return_to_checkpoint(self) -> None:
+        self._begin_anew()
         restored = read_checkpoint(self.directory / "checkpoints", self.learning)
         if restored is not None:
             self.learner, self.users, self.reader.offsets = restored
@@ -89,14 +96,22 @@ class Trainer:
     def refresh(self, promote: bool = True) -> dict[str, Any] | None:
         """Bring the model up to the end of the log; return the run record, None where nothing is new.
 
+        After an error the state is that of the last checkpoint, so that the next refresh reads the same log again.
+
         Raises:
             UsageError: there is nothing to train on yet.
-            HeadwaterError: a service is away, or the new generation does not verify; the live one stays.
+            HeadwaterError: a service is away, a disk is full, or the new generation does not verify; the live one stays.
         """
+        try:
+            return self._refresh(promote)
+        except Exception:
+            self._return_to_checkpoint()
+            raise
+
+    def _refresh(self, promote: bool) -> dict[str, Any] | None:
         started = time.monotonic()
-        # 1. Read the log since the last refresh; fold it into examples with the stream's own code.
-        self.reader.read_items(self.corpus)
-        examples = build_examples(self.users, self.corpus, self.reader.read_engagements()).in_time()
+        # 1. Read the log since the last refresh.
+        examples = self._read()
         if not len(examples):
             if self.learner is None:
                 raise UsageError("the log holds no engagement with a known item yet; stream some in first")
@@ -118,9 +133,10 @@ class Trainer:
         now_ms = int(examples.times_ms[-1])
         path = export_bundle(learner, self.settings.model_dir, states, now_ms, self.reader.offsets, metrics)
         seconds["export"] = time.monotonic() - started
-        # 6. Only now remember the offsets: a crash before this reads the same log again into the old state.
+        # 6. Make room. 7. Only now remember the offsets: a crash before this reads the same log again into the old state.
+        self._prune_unbuilt(path.name)
         write_checkpoint(self.directory / "checkpoints", path.name, learner, self.users, self.reader.offsets)
-        # 7. Rotate the index, if the gate lets the bundle through.
+        # 8. Rotate the index, if the gate lets the bundle through.
         decision = decide(ranking)
         promoted = promote and decision.promote
         if promoted:
@@ -141,6 +157,14 @@ class Trainer:
         }
         self._save(record)
         return record
+
+    def _read(self) -> Examples:
+        """Return the log since the last refresh, folded into examples with the stream's own code."""
+        if not self.reader.fits():
+            log.warning("the log ends before what was learned of it: it is another one, training begins anew")
+            self._begin_anew()
+        self.reader.read_items(self.corpus)
+        return build_examples(self.users, self.corpus, self.reader.read_engagements()).in_time()
 
     def _fitted_learner(self) -> Learner:
         if self.learner is None:
@@ -183,6 +207,14 @@ class Trainer:
             log.error("the live bundle cannot be compared with: %s", error)
             return None
 
+    def _prune_unbuilt(self, published: str) -> None:
+        """Delete old bundles without a generation; those with one go when a newer one is promoted."""
+        old = self.rotation.prunable()
+        kept = {published, *(generation.version for generation in self.rotation.generations.all())}
+        for version in old:
+            if version not in kept:
+                remove_bundle(self.settings.model_dir, version)
+
     def _rotate(self, version: str) -> None:
         self.rotation.build(version, lambda done, total: self.progress("building", done, total))
         self.rotation.promote(version)
@@ -193,13 +225,18 @@ class Trainer:
 
     def _save(self, record: dict[str, Any]) -> None:
         runs = self.directory / "runs"
-        runs.mkdir(parents=True, exist_ok=True)
-        (runs / f"{record['version']}.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            (runs / f"{record['version']}.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        except OSError as error:
+            raise HeadwaterError(f"the run record cannot be written: {error}") from error
 
 
 def _split(examples: Examples) -> tuple[Examples, Examples]:
-    newest = min(MAX_SLICE, max(1, round(SLICE_SHARE * len(examples))))
-    return examples[: len(examples) - newest], examples[len(examples) - newest :]
+    """Return all but the newest slice, and the slice: small refreshes give up to half, so that the gate can judge."""
+    newest = max(1, round(SLICE_SHARE * len(examples)), min(len(examples) // 2, MIN_SLICE))
+    first = len(examples) - min(newest, MAX_SLICE)
+    return examples[:first], examples[first:]
 
 
 def _metrics(ranking: Ranking) -> dict[str, float]:

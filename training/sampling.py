@@ -9,7 +9,6 @@ import numpy.typing as npt
 from training.corpus import Corpus
 
 Ints = npt.NDArray[np.int64]
-POPULARITY_WINDOW = 2
 SMOOTHING = 0.1
 CONDITION_WEIGHTS: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
     "random": np.ones_like,
@@ -85,6 +84,7 @@ def sample_candidates(
     positives: Ints,
     conditions: Ints,
     live: Ints,
+    popularity: npt.NDArray[np.float64] | Ints,
     random: np.random.Generator,
     uniform: int,
     same_condition: int,
@@ -96,6 +96,7 @@ def sample_candidates(
         positives: (B,) engaged items.
         conditions: (B,) their sampled topics; same-condition negatives are drawn from these topics.
         live: (L,) live items.
+        popularity: By number, what the odds of being a positive are in proportion to.
         random: Source of chance.
         uniform: Number of uniform draws.
         same_condition: Number of same-condition draws.
@@ -103,8 +104,7 @@ def sample_candidates(
     uniformly = random.choice(live, uniform)
     matching, rate = _matching(corpus, random.choice(conditions, same_condition), live, random)
     items, places = np.unique(np.concatenate((positives, uniformly, matching)), return_inverse=True)
-    popularity = corpus.counts[:, POPULARITY_WINDOW] + SMOOTHING
-    share = popularity[items] / popularity[live].sum()
+    share = (popularity[items] + SMOOTHING) / (popularity[live] + SMOOTHING).sum()
     expected = share * len(positives) + uniform / len(live) + rate[corpus.item_topics[items]].sum(axis=1)
     log_q = np.log(-np.expm1(-expected)).astype(np.float32)
     return Candidates(items, log_q, places[: len(positives)])

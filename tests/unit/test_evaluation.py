@@ -2,12 +2,18 @@
 
 import numpy as np
 
+from headwater.datafiles import EngagementTable
+from headwater.events import Item
+from training.batches import LearningSettings
 from training.corpus import Corpus
 from training.evaluation.coarse import grouped
 from training.evaluation.comparison import compared
-from training.evaluation.ranking import Ranking
+from training.evaluation.prequential import Protocol, evaluate_prequential
+from training.evaluation.ranking import Ranking, rank_of
 from training.evaluation.table import Row
 from training.gate import CANDIDATE, LIVE, decide
+
+T0 = 1_700_000_000_000
 
 
 def test_topics_with_the_same_readers_share_a_group() -> None:
@@ -40,6 +46,22 @@ def ranked(candidate: list[float], live: list[float] | None, match: float = 1.0)
         for rank in ranks or ():
             ranking.row(name).add(rank, match)
     return ranking
+
+
+def test_what_nothing_tells_apart_shares_the_middle_rank() -> None:
+    scores = np.array([3.0, 1.0, 1.0, 1.0, 0.0], dtype=np.float32)
+    assert [rank_of(scores, place) for place in range(5)] == [1.0, 3.0, 3.0, 3.0, 5.0]
+    assert rank_of(scores, 1, np.array([False, True, True, False, True])) == 1.5
+
+
+def test_an_engagement_that_makes_its_item_known_is_no_query() -> None:
+    items = [Item(item_id=name, topics=("t",), published_at=T0 + at_ms) for name, at_ms in (("a", -1), ("b", 1000))]
+    users, ids = (np.array(list(names), dtype=object) for names in ("uvwx", "abba"))
+    table = EngagementTable(users, ids, T0 + np.array([0, 1000, 2000, 3000]), list("1234"), ["click"] * 4)
+    protocol = Protocol(T0 - 1, T0 + 10_000, None, 100, methods=["conditional"])
+    fine = evaluate_prequential(table, items, protocol, LearningSettings(live_for_ms=None), lambda *told: None)["fine"]
+    assert [fine.corpus.items[number - 1].item_id for number in fine.items] == ["a", "b", "a"]
+    assert fine.asked_ms == [T0, T0 + 2000, T0 + 3000]
 
 
 def test_the_gate_refuses_what_is_worse_beyond_chance() -> None:

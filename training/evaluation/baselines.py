@@ -1,12 +1,12 @@
 """Strong linear baselines that know nothing of the condition; a filter makes them answer for a topic."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Protocol
 
+import click
 import numpy as np
 import numpy.typing as npt
-
-from headwater.errors import UsageError
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -72,17 +72,11 @@ def ease_positive(users: Ints, items: Ints, size: int, seed: int) -> Baseline:
 
 
 def als(users: Ints, items: Ints, size: int, seed: int) -> Baseline:
-    """Return weighted matrix factorisation (Hu et al. 2008) by alternating least squares.
+    """Return weighted matrix factorisation (Hu et al. 2008) by alternating least squares; needs `implicit`."""
+    from implicit.als import AlternatingLeastSquares
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
 
-    Raises:
-        UsageError: the package `implicit` is not installed.
-    """
-    try:
-        from implicit.als import AlternatingLeastSquares
-        from scipy.sparse import csr_matrix
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        raise UsageError("the baseline als needs the package implicit: pip install implicit") from None
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
             factors=ALS_FACTORS,
@@ -95,13 +89,22 @@ def als(users: Ints, items: Ints, size: int, seed: int) -> Baseline:
     return Factors(model.item_factors, ALS_ALPHA, ALS_PENALTY)
 
 
-BASELINES: Mapping[str, Callable[[Ints, Ints, int, int], Baseline]] = {
+Fit = Callable[[Ints, Ints, int, int], Baseline]
+BASELINES: Mapping[str, Fit] = {
     "item-knn": item_knn,
     "ease": ease,
     "ease-positive": ease_positive,
     "als": als,
 }
 """Name to what is fitted on users (N,), items (N,), the number of items and a seed."""
+
+
+def installed_baselines() -> dict[str, Fit]:
+    """Return those of `BASELINES` whose packages are installed, and tell which one is left out."""
+    if find_spec("implicit"):
+        return dict(BASELINES)
+    click.echo("the baseline als is left out: it needs the package implicit (pip install implicit)", err=True)
+    return {name: fit for name, fit in BASELINES.items() if fit is not als}
 
 
 def _engaged(users: Ints, items: Ints, size: int) -> Floats:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.datafiles import EngagementTable
+from headwater.errors import UsageError
 from headwater.events import Item
 
 Floats = npt.NDArray[np.float64]
@@ -21,12 +22,18 @@ def with_coarse_topics(
     """Return the items with a second topic, `coarse-<n>`, after their first; items without a topic stay as they are.
 
     Topics whose engagements until `until_ms` come from the same users share a coarse topic.
+
+    Raises:
+        UsageError: no item has a topic.
     """
     first = {item.item_id: item.topics[0] for item in items if item.topics}
+    if not first:
+        raise UsageError("--coarse-topics needs items with topics")
     topics = {topic: number for number, topic in enumerate(sorted(set(first.values())))}
     group = grouped(_shared_users(engagements, first, topics, until_ms), groups, np.random.default_rng(seed))
+    coarse = {topic: f"coarse-{group[number]}" for topic, number in topics.items()}
     return [
-        item.model_copy(update={"topics": (*item.topics, f"coarse-{group[topics[item.topics[0]]]}")})
+        item.model_copy(update={"topics": (item.topics[0], coarse[item.topics[0]], *item.topics[1:])})
         if item.topics
         else item
         for item in items

@@ -11,7 +11,7 @@ from headwater.query_features import Query, encode_queries
 from headwater.user_record import UserRecord
 from training.batches import LearningSettings
 from training.corpus import Corpus
-from training.evaluation.baselines import BASELINES
+from training.evaluation.baselines import installed_baselines
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.prequential import Progress, learn, learners_of
 from training.evaluation.ranking import Counting, Ranking
@@ -52,6 +52,7 @@ def evaluate_leave_last_out(
     log throughout, so that the examples can be learned in any order: neighbours in time are one user's, who would be
     told apart from nobody. Co-visitation would then contain what it predicts, and is left out.
     """
+    fits = installed_baselines()
     corpus = Corpus()
     for item in items:
         corpus.put(item.model_copy(update={"published_at": 0}))
@@ -79,18 +80,18 @@ def evaluate_leave_last_out(
         progress("epochs", epoch + 1, epochs)
     corpus.alive |= cold
 
-    asked, conditions = _queries(engagements, sorted(held_out), corpus, users)
+    asked, conditions, owners = _queries(engagements, sorted(held_out), corpus, users)
     if untrained:
         chosen = np.flatnonzero(cold[asked.items])
-        asked, conditions = asked[chosen], conditions[chosen]
+        asked, conditions, owners = asked[chosen], conditions[chosen], owners[chosen]
     if len(asked) > max_queries:
         chosen = np.sort(random.choice(len(asked), max_queries, replace=False))
-        asked, conditions = asked[chosen], conditions[chosen]
-    seen = _seen(engagements, held_out, corpus, asked)
+        asked, conditions, owners = asked[chosen], conditions[chosen], owners[chosen]
+    seen = _seen(engagements, held_out, corpus, asked.items, owners)
     kept_rows = np.array([row for row in range(len(engagements)) if row not in held_out], dtype=np.int64)
-    _, owners = np.unique(engagements.user_ids[kept_rows].astype(str), return_inverse=True)
+    _, engaging = np.unique(engagements.user_ids[kept_rows].astype(str), return_inverse=True)
     engaged = corpus.numbers(engagements.item_ids[kept_rows])
-    baselines = {name: fit(owners, engaged, len(corpus) + 1, settings.seed) for name, fit in BASELINES.items()}
+    baselines = {name: fit(engaging, engaged, len(corpus) + 1, settings.seed) for name, fit in fits.items()}
     topics = np.arange(1, len(corpus.topics) + 1)
     ranking = Ranking(corpus, None, topics, overfetch=(UNCONDITIONAL,), baselines=baselines)
     counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1, whole=True)
@@ -111,34 +112,34 @@ def _last_rows(engagements: EngagementTable) -> dict[int, None]:
 
 def _queries(
     engagements: EngagementTable, held_out: list[int], corpus: Corpus, users: dict[str, UserRecord]
-) -> tuple[Examples, np.ndarray]:
-    queries, times, items, conditions = [], [], [], []
+) -> tuple[Examples, np.ndarray, np.ndarray]:
+    """Return queries, their conditions and user ids, (Q,) each; of users with a past of known items."""
+    queries, times, items, conditions, owners = [], [], [], [], []
     for row in held_out:
+        user_id = engagements.user_ids[row]
         number = corpus.item_index.get(engagements.item_ids[row], 0)
         for topic in corpus.item_topics[number]:
-            if topic:
-                queries.append(Query(users[engagements.user_ids[row]].state, None))
+            if topic and user_id in users:
+                queries.append(Query(users[user_id].state, None))
                 times.append(int(engagements.occurred_ms[row]))
                 items.append(number)
                 conditions.append(topic)
+                owners.append(user_id)
     features = encode_queries(queries, times, corpus)
     repeats = np.zeros(len(items), dtype=np.bool_)
     asked = Examples(np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), repeats, features)
-    return asked, np.array(conditions, dtype=np.int64)
+    return asked, np.array(conditions, dtype=np.int64), np.array(owners, dtype=object)
 
 
-def _seen(engagements: EngagementTable, held_out: dict[int, None], corpus: Corpus, asked: Examples) -> list[np.ndarray]:
-    """Return all items each query's user engaged with, except the held-out one."""
+def _seen(
+    engagements: EngagementTable, held_out: dict[int, None], corpus: Corpus, items: np.ndarray, owners: np.ndarray
+) -> list[np.ndarray]:
+    """Return all items that each query's user engaged with, except the held-out one: owners (Q,), items (Q,)."""
     by_user: dict[str, set[int]] = {}
     for row, (user_id, item_id) in enumerate(
         zip(engagements.user_ids.tolist(), engagements.item_ids.tolist(), strict=True)
     ):
         if row not in held_out:
             by_user.setdefault(user_id, set()).add(corpus.item_index.get(item_id, 0))
-    users = [engagements.user_ids[row] for row in sorted(held_out)]
-    owner = {}
-    for row, user_id in zip(sorted(held_out), users, strict=True):
-        number = corpus.item_index.get(engagements.item_ids[row], 0)
-        owner[(number, int(engagements.occurred_ms[row]))] = by_user[user_id] - {number}
-    keys = zip(asked.items.tolist(), asked.times_ms.tolist(), strict=True)
-    return [np.fromiter(owner[key], dtype=np.int64) for key in keys]
+    asked = zip(owners.tolist(), items.tolist(), strict=True)
+    return [np.fromiter(by_user[user_id] - {number}, dtype=np.int64) for user_id, number in asked]

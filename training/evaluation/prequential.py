@@ -150,9 +150,13 @@ def _topics(corpus: Corpus, column: int) -> npt.NDArray[np.int64]:
 def _queries(
     log: Examples, warm: int, protocol: Protocol, corpus: Corpus, random: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return rows of the log to rank: no repeats, only items with a topic, sampled evenly."""
-    asked = ~log.repeats[warm:] & (corpus.item_topics[log.items[warm:], 0] > 0)
-    rows = np.flatnonzero(asked) + warm
+    """Return rows of the log to rank: no repeats, only items with a topic, sampled evenly.
+
+    Nor engagements that make an item known: no other candidate is as new as the answer then.
+    """
+    items = log.items[warm:]
+    known = log.times_ms[warm:] > corpus.published_ms[items]
+    rows = np.flatnonzero(known & ~log.repeats[warm:] & (corpus.item_topics[items, 0] > 0)) + warm
     if len(rows) > protocol.max_queries:
         rows = np.sort(random.choice(rows, protocol.max_queries, replace=False))
     return rows

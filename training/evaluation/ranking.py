@@ -123,7 +123,7 @@ class Ranking:
                 self._rank_scores(name, scores, place, on_topic, filtered)
                 for ending, pulls in merged.get(name, {}).items():
                     above = scores - pull + pulls[live]
-                    self.row(f"{name}+{ending}").add(1 + int((above > above[place]).sum()), _match(above, on_topic))
+                    self.row(f"{name}+{ending}").add(rank_of(above, place), _match(above, on_topic))
 
     def _merged(self, scorer: Scorer, anyone: Examples) -> dict[str, Floats]:
         """Return by how much the condition raises each item (I,), under the topic of its own that raises it most."""
@@ -144,15 +144,18 @@ class Ranking:
         self, name: str, scores: Floats, place: int, on_topic: npt.NDArray[np.bool_], filtered: Floats
     ) -> None:
         """Add to the rows of a method: by `scores` (N,) alone, and by `filtered` (N,) inside an exact filter."""
-        above = scores > scores[place]
-        self.row(name).add(1 + int(above.sum()), _match(scores, on_topic))
+        rank = rank_of(scores, place)
+        self.row(name).add(rank, _match(scores, on_topic))
         if name in self.overfetch:
-            within = 1 + int((above & on_topic).sum())
-            fetched = int(above.sum()) < OVERFETCH
-            self.row(f"{name}+overfetch{OVERFETCH}").add(
-                within if fetched else float("inf"), _match(scores, on_topic, OVERFETCH)
-            )
-        self.row(f"{name}+filter").add(1 + int(((filtered > filtered[place]) & on_topic).sum()))
+            within = rank_of(scores, place, on_topic) if rank <= OVERFETCH else float("inf")
+            self.row(f"{name}+overfetch{OVERFETCH}").add(within, _match(scores, on_topic, OVERFETCH))
+        self.row(f"{name}+filter").add(rank_of(filtered, place, on_topic))
+
+
+def rank_of(scores: Floats, place: int, among: npt.NDArray[np.bool_] | bool = True) -> float:
+    """Return the rank of `scores[place]` from 1, of equal scores the middle one: nothing tells them apart."""
+    better, equal = (scores > scores[place]) & among, (scores == scores[place]) & among
+    return 1 + int(better.sum()) + (int(equal.sum()) - 1) / 2
 
 
 def _match(scores: Floats, on_topic: npt.NDArray[np.bool_], fetched: int = MATCH_AT) -> float:

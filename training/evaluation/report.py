@@ -20,6 +20,8 @@ from training.evaluation.table import Row, rendered
 from training.methods import CONDITIONAL, HELD_OUT, METHODS
 from training.sampling import is_held_out
 
+FORMAT = 2
+"""Of format 1, which has no number, engagements that make their item known are queries, too: nothing else looks so new."""
 HOUR_MS = 3_600_000
 AGES_H = (0, 1, 2, 4, 8, 12, 24)
 
@@ -30,16 +32,20 @@ def report(
     """Print a table for each width of topic, and for young items where the log is given; write the figures.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: there is no query, or the file cannot be written.
     """
-    document: dict[str, Any] = {}
+    if not any(ranking.asked_ms for ranking in rankings.values()):
+        raise UsageError(
+            "no query can be ranked: no engagement is a user's first with an item that has a topic and is a candidate then"
+        )
+    document: dict[str, Any] = {"format": FORMAT}
     first_ms = _first_engaged_ms(engagements) if engagements is not None else None
     for width, ranking in rankings.items():
         part = _reported(width, ranking, seed)
         if first_ms is not None:
             ages_ms = _ages_ms(ranking, first_ms)
             part |= {"young": _young(ranking, ages_ms), "by_age": _by_age(ranking, ages_ms)}
-        if HELD_OUT in ranking.rows:
+        if {CONDITIONAL, HELD_OUT} <= ranking.rows.keys():
             part["held_out"] = _held_out(ranking)
         document = document | part if width == "fine" else document | {width: part}
     if json_path is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from headwater.bundle import Bundle
 from headwater.covisit_features import COVISITS
-from headwater.errors import UsageError
+from headwater.errors import BundleRefused, UsageError
 from headwater.events import Engagement, Item
 from headwater.features import STREAMING
 from headwater.fold import EMPTY
@@ -40,7 +40,7 @@ def world() -> tuple[Corpus, Examples]:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns(name: str, world: tuple[Corpus, Examples]) -> None:
     corpus, examples = world
-    corpus.forget_activity()
+    corpus.restore(Corpus().activity())
     settings = replace(SETTINGS, **METHODS[name])
     learner = Learner(corpus, settings)
     before = {key: value.clone() for key, value in learner.towers.state_dict().items()}
@@ -61,6 +61,16 @@ def test_every_fusion_is_served(name: str, world: tuple[Corpus, Examples], tmp_p
     learner = Learner(corpus, replace(SETTINGS, **METHODS[name]))
     path = export_bundle(learner, tmp_path, [EMPTY], int(examples.times_ms[-1]), {}, {})
     assert Bundle.load(path).manifest.fusion == METHODS[name]["fusion"]
+
+
+def test_a_bundle_off_its_towers_is_refused_and_leaves_nothing(
+    world: tuple[Corpus, Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, examples = world
+    monkeypatch.setattr("training.export.PARITY", -1.0)
+    with pytest.raises(BundleRefused, match=r"user_tower\.onnx"):
+        export_bundle(Learner(corpus, SETTINGS), tmp_path, [EMPTY], int(examples.times_ms[-1]), {}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_method_is_told() -> None:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from headwater.activity import HALF_LIVES_MS
 from headwater.events import Engagement, Item
 from training.batches import LearningSettings, prepare
-from training.corpus import Corpus
+from training.corpus import RECENT, Corpus
 from training.examples import Logged, build_examples
 from training.sampling import is_held_out, sample_candidates, sample_conditions
 
@@ -52,12 +53,19 @@ def test_inclusion_probabilities_are_those_of_the_draws(corpus: Corpus) -> None:
     expected = np.zeros(102)
     for _ in range(400):
         positives = random.choice(live, 8, p=np.where(live == 1, 60.1, 0.1) / (60.1 + 9.9))
-        drawn = sample_candidates(corpus, positives, np.array([2] * 8), live, random, 10, 4)
+        drawn = sample_candidates(corpus, positives, np.array([2] * 8), live, corpus.popularity(T0), random, 10, 4)
         included[drawn.items] += 1
         expected[drawn.items] = np.exp(drawn.log_q)
     assert included[1] / 400 == pytest.approx(expected[1], abs=0.1)
     assert included[2:11].mean() / 400 == pytest.approx(expected[2:11].mean(), abs=0.1)
     assert included[50:100].mean() / 400 == pytest.approx(expected[50:100].mean(), abs=0.05)
+
+
+def test_what_was_popular_is_not_for_ever(corpus: Corpus) -> None:
+    half_life_ms = HALF_LIVES_MS[RECENT]
+    corpus.engage(np.array([1, 1, 2]), np.array([T0, T0, T0 + half_life_ms]), np.zeros((3, 10), dtype=np.int64))
+    assert corpus.popularity(T0 + half_life_ms)[:4].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0])
+    assert corpus.popularity(T0 + 20 * half_life_ms)[1] < 1e-5
 
 
 def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:

@@ -1,0 +1,165 @@
+"""The trainer's state between refreshes, on a log in memory; bundles are mere names here."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from kafka.errors import KafkaConnectionError
+from pydantic import SecretStr
+
+from headwater.bundle import bundle_versions
+from headwater.errors import HeadwaterError, ServiceUnavailable, UsageError
+from headwater.events import Engagement, Item
+from headwater.names import ENGAGEMENTS, MANIFEST_FILE
+from headwater.settings import Settings
+from headwater.simulator import HOUR_MS, World
+from tests.unit.training.fake_log import FakeLog
+from training.batches import LearningSettings
+from training.export import new_version
+from training.gate import CANDIDATE, MIN_QUERIES
+from training.refresh import Trainer
+
+LEARNING = LearningSettings(batch=64, uniform=32, same_condition=32)
+WORLD = {"users": 300, "topics": 4, "items_per_hour": 60.0, "engagements_per_hour": 400.0}
+
+
+def publish_nothing(learner: Any, repository: Path, *rest: Any) -> Path:
+    """Stand in for `export_bundle`."""
+    path = repository / new_version()
+    path.mkdir(parents=True)
+    (path / MANIFEST_FILE).write_text("{}")
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    redis_url = SecretStr(f"redis://{tmp_path.name}:6379/0")
+    return Settings(redis_url=redis_url, model_dir=tmp_path / "onnx", state_dir=tmp_path / "var")
+
+
+@pytest.fixture
+def log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FakeLog:
+    log = FakeLog(settings)
+    monkeypatch.setattr("training.log.KafkaConsumer", log.consumer)
+    monkeypatch.setattr("headwater.rotation.Redis", fakeredis.FakeRedis)
+    monkeypatch.setattr("training.refresh.export_bundle", publish_nothing)
+    return log
+
+
+@pytest.fixture
+def hours() -> Iterator[list[Item | Engagement]]:
+    """What happens in one hour after the other."""
+    world = World(seed=3, **WORLD)  # type: ignore[arg-type]
+    return ([*world.step(HOUR_MS)] for _ in range(10))
+
+
+def refreshed(trainer: Trainer) -> dict[str, Any]:
+    """Refresh once; return the run record."""
+    record = trainer.refresh(promote=False)
+    assert record is not None
+    return record
+
+
+def state(trainer: Trainer) -> tuple[Any, ...]:
+    """Return what a refresh changes."""
+    towers = trainer.learner.towers.state_dict() if trainer.learner else {}
+    weights = {name: float(each.sum()) for name, each in towers.items()}
+    corpus = trainer.corpus
+    covisits = corpus.covisits.arrays()["counts"].tolist()
+    return (
+        weights,
+        dict(trainer.users),
+        list(corpus.items),
+        corpus.totals.sum(),
+        covisits,
+        deepcopy(trainer.reader.offsets),
+    )
+
+
+def test_a_refresh_that_fails_is_made_up_for_by_the_next(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]]
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    log.send(next(hours))
+    total = refreshed(trainer)["examples"]
+    before = state(trainer)
+
+    log.send(next(hours))
+    log.failure, log.polls = KafkaConnectionError("gone"), 2
+    with pytest.raises(ServiceUnavailable):
+        trainer.refresh(promote=False)
+    assert state(trainer) == before
+    log.failure = None
+    total += refreshed(trainer)["examples"]
+    sent = sum(len(records) for partition, records in log.records.items() if partition.topic == ENGAGEMENTS)
+    assert total == sent == int(trainer.corpus.totals.sum())
+
+
+def test_a_first_refresh_that_fails_leaves_nothing(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    log.send(next(hours))
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("training.checkpoint.encode_user_record", fail)
+        with pytest.raises(HeadwaterError, match=r"checkpoints cannot be written: .*No space left"):
+            trainer.refresh(promote=False)
+    assert state(trainer) == state(Trainer(settings, LEARNING))
+    assert list((trainer.directory / "checkpoints").iterdir()) == []
+    assert refreshed(trainer)["examples"] > 0
+
+
+def test_a_log_that_was_created_anew_is_learned_from_its_beginning(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    log.send(next(hours))
+    log.send(next(hours))
+    Trainer(settings, LEARNING).refresh(promote=False)
+    log.clear()
+    trainer = Trainer(settings, LEARNING)
+    with caplog.at_level(logging.WARNING), pytest.raises(UsageError, match="no engagement"):
+        trainer.refresh(promote=False)
+    assert "another one" in caplog.text
+    log.send(next(hours))
+    record = refreshed(trainer)
+    assert record["examples"] == int(trainer.corpus.totals.sum()) > 0
+    assert Trainer(settings, LEARNING).refresh(promote=False) is None
+
+
+def test_a_small_refresh_is_judged_by_enough_queries(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]]
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    hour = next(hours)
+    items = [event for event in hour if isinstance(event, Item)]
+    log.send([*items, *islice((event for event in hour if isinstance(event, Engagement)), 200)])
+    ranked = []
+    rank = trainer._rank
+    trainer._rank = lambda *given: ranked.append(rank(*given)) or ranked[-1]  # type: ignore[method-assign,func-returns-value]
+    record = refreshed(trainer)
+    assert record["examples"] == 200
+    assert len(ranked[0].row(CANDIDATE).ranks) >= MIN_QUERIES
+    assert not any("too few" in reason for reason in record["reasons"])
+
+
+def test_bundles_that_are_never_built_do_not_pile_up(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]]
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    published = []
+    for number in range(5):
+        log.send(next(hours))
+        published.append(refreshed(trainer)["version"])
+        if number == 0:
+            trainer.rotation.generations.request(published[0])
+    assert list(bundle_versions(settings.model_dir)) == [published[0], *published[-2:]]
