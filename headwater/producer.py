@@ -18,7 +18,7 @@ from headwater.frames import FRAME_HEADERS, Event, encode_frame
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.topics import unreachable
-from headwater.wire import validated
+from headwater.wire import encoded, validated
 
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
@@ -76,11 +76,11 @@ class EngagementProducer:
         """Append an engagement; what becomes of it `flush` tells.
 
         Raises:
-            InvalidEvent: it does not validate; nothing was sent.
+            InvalidEvent: it does not validate, or is too large; nothing was sent.
             DeliveryFailed: Kafka does not tell the topic's partitions; nothing was sent.
         """
         event = validated(Engagement, engagement)
-        key, value = event.user_id.encode(), event.to_wire()
+        key, value = event.user_id.encode(), encoded(event)
         with self._framing:
             partition = self._partition(key)
             frame = self._frames.get(partition)
@@ -129,10 +129,10 @@ class EngagementProducer:
         """Publish or update an item.
 
         Raises:
-            InvalidEvent: it does not validate; nothing was sent.
+            InvalidEvent: it does not validate, or is too large; nothing was sent.
         """
         event = validated(Item, item)
-        self._append(ITEMS, event.item_id.encode(), event.to_wire())
+        self._append(ITEMS, event.item_id.encode(), encoded(event))
 
     def delete_item(self, item_id: str) -> None:
         """Append an item's tombstone."""
@@ -142,10 +142,10 @@ class EngagementProducer:
         """Append what was delivered to a user.
 
         Raises:
-            InvalidEvent: it does not validate; nothing was sent.
+            InvalidEvent: it does not validate, or is too large; nothing was sent.
         """
         event = validated(Delivery, delivery)
-        self._append(DELIVERIES, event.user_id.encode(), event.to_wire())
+        self._append(DELIVERIES, event.user_id.encode(), encoded(event))
 
     def _append(
         self,

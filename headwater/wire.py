@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from headwater.errors import InvalidEvent
+from headwater.events import Delivery, Engagement, Item
 from headwater.names import HEADER_CE_PREFIX
 
 MAX_RECORD_BYTES = 65_536
@@ -50,6 +51,18 @@ def validated(model: type[Model], event: Any) -> Model:
         return model.model_validate(event)
     except ValidationError as error:
         raise _invalid(error) from None
+
+
+def encoded(event: Engagement | Item | Delivery) -> bytes:
+    """Return an event as it goes into Kafka.
+
+    Raises:
+        InvalidEvent: it is larger than what is read there.
+    """
+    value = event.to_wire()
+    if len(value) > MAX_RECORD_BYTES:
+        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
+    return value
 
 
 def _merged(body: Any, attributes: dict[str, bytes]) -> Any:

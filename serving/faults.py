@@ -35,10 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class Problem(BaseModel):
-    """One part of a request that does not validate."""
+    """What does not validate: `at` a part of the request, or the event of some index."""
 
-    at: str
     problem: str
+    at: str | None = None
+    index: int | None = None
 
 
 class Fault(BaseModel):

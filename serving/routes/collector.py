@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement, Identifier, Item
 from headwater.names import ENGAGEMENTS, ITEMS
-from headwater.wire import validated
+from headwater.wire import encoded, validated
 from serving.collector import Collector
 from serving.faults import fault
 from serving.routes.access import HeadwaterCollector, HeadwaterState, json_response
@@ -75,7 +75,9 @@ async def _collect(
     accepted, problems = [], []
     for index, event in enumerate(listed):
         try:
-            accepted.append(validated(model, event))
+            checked = validated(model, event)
+            encoded(checked)
+            accepted.append(checked)
         except InvalidEvent as error:
             problems.append({"index": index, "problem": str(error)})
     if problems:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import InvalidEvent
-from headwater.events import CandidateRequest, Engagement, epoch_ms
+from headwater.events import CandidateRequest, Engagement, Item, epoch_ms
 from headwater.intake import read_delivery, read_engagement, read_item
-from headwater.wire import decode
+from headwater.wire import decode, encoded
 from serving.responder import MAX_REQUEST_BYTES
 
 NOW_MS = 1_800_000_000_000
@@ -126,3 +126,11 @@ def test_a_request_may_have_as_many_users_as_its_schema_says() -> None:
     users = [f"{number:036}" for number in range(10_000)]
     value = json.dumps({"request_id": "r", "topic": "t", "user_ids": users}).encode()
     assert len(decode(CandidateRequest, value, (), MAX_REQUEST_BYTES).user_ids) == 10_000
+
+
+def test_what_is_larger_than_what_is_read_is_not_sent() -> None:
+    item = Item(item_id="i", topics=(), published_at=NOW_MS, attributes={f"a{n}": "x" * 4000 for n in range(20)})
+    with pytest.raises(InvalidEvent) as caught:
+        encoded(item)
+    assert caught.value.reason == "too-large"
+    assert decode(Item, encoded(item.model_copy(update={"attributes": {}}))).item_id == "i"
