@@ -78,9 +78,7 @@ def _write(directory: Path, learner: Learner, users: dict[str, UserRecord]) -> N
 
 def _lasting(settings: LearningSettings) -> dict[str, Any]:
     """Return the settings that a model keeps for life."""
-    lasting = asdict(settings)
-    del lasting["seed"]
-    return lasting
+    return {name: value for name, value in asdict(settings).items() if name not in ("seed", "live_for_ms")}
 
 
 def read_checkpoint(

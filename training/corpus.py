@@ -114,11 +114,6 @@ class Corpus:
             target[: len(kept)] = kept
             target[len(kept) :] = NEVER if name == "engaged_ms" else 0
 
-    def forget_activity(self) -> None:
-        """Start counting anew."""
-        self.counts[:], self.engaged_ms[:], self.totals[:] = 0.0, NEVER, 0
-        self.covisits = Covisits()
-
     def live(self, now_ms: int, live_for_ms: int | None) -> Ints:
         """Return the numbers of items published by now, not deleted, and published or engaged with lately."""
         count = len(self) + 1

@@ -44,7 +44,7 @@ def world() -> tuple[Corpus, Examples, dict[str, UserRecord]]:
 
 def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, dict[str, UserRecord]]) -> None:
     corpus, examples, _ = world
-    corpus.forget_activity()
+    corpus.restore(Corpus().activity())
     corpus.engage(examples.items, examples.times_ms, examples.histories)
     learner = Learner(corpus, replace(SETTINGS, learning_rate=0.01, id_learning_rate=0.05))
     (batch,) = prepare(
@@ -58,7 +58,7 @@ def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
     world: tuple[Corpus, Examples, dict[str, UserRecord]], tmp_path: Path
 ) -> None:
     corpus, examples, users = world
-    corpus.forget_activity()
+    corpus.restore(Corpus().activity())
     cut = len(examples) - 400
     learners = {
         "conditional": Learner(corpus, SETTINGS),
