@@ -7,6 +7,8 @@ from headwater.errors import HeadwaterError
 from serving.retrieval import Answer, Retrieval, TopicQuery, require_topic
 
 AT_ONCE = 64
+LINGER_S = 0.001
+"""How long a batch of several waits for more: the fewer share one, the more each costs."""
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Batcher:
         while self._waiting:
             batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
             await self._answer(batch)
+            if len(batch) > 1:
+                await asyncio.sleep(LINGER_S)
         self._answering = None
 
     async def _answer(self, batch: list[tuple[TopicQuery, asyncio.Future[Answer]]]) -> None:
