@@ -8,7 +8,7 @@ revision.
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from redis import Redis
@@ -114,17 +114,14 @@ class Generations:
         """
 
         def apply(pipe: Pipeline) -> Any:
-            alias, value = _alias(pipe.get(self._alias_key)), cast(Any, pipe.hget(self._key, version))
+            alias = _alias(pipe.get(self._alias_key))
+            value: Any = pipe.hget(self._key, version)
             pipe.multi()
             if version in (alias.version, alias.previous):
                 return False
             if value is not None:
-                pruned = {"state": "pruned", "beat_ms": 0}
-                pipe.hset(
-                    self._key,
-                    version,
-                    Generation.model_validate_json(value).model_copy(update=pruned).model_dump_json(),
-                )
+                pruned = Generation.model_validate_json(value).model_copy(update={"state": "pruned", "beat_ms": 0})
+                pipe.hset(self._key, version, pruned.model_dump_json())
             return True
 
         return bool(self._redis.transaction(apply, self._key, self._alias_key, value_from_callable=True))

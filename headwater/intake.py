@@ -25,8 +25,7 @@ def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, la
     engagement = decode(Engagement, value, headers)
     if engagement.occurred_at > latest_ms:
         raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")
-    if key is not None and key != engagement.user_id.encode():
-        raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
+    _require_user_key(key, engagement.user_id)
     return engagement
 
 
@@ -37,8 +36,7 @@ def read_delivery(key: bytes | None, value: bytes | None, headers: Headers) -> D
         InvalidEvent: with the reason.
     """
     delivery = decode(Delivery, value, headers)
-    if key is not None and key != delivery.user_id.encode():
-        raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
+    _require_user_key(key, delivery.user_id)
     return delivery
 
 
@@ -54,6 +52,11 @@ def read_item(key: bytes | None, value: bytes | None, headers: Headers) -> tuple
     if key is not None and key != item.item_id.encode():
         raise InvalidEvent("wrong-key", "the key must be the item_id, or the log cannot be compacted")
     return item.item_id, item
+
+
+def _require_user_key(key: bytes | None, user_id: str) -> None:
+    if key is not None and key != user_id.encode():
+        raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
 
 
 def _tombstone_id(key: bytes | None) -> str:

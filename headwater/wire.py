@@ -26,8 +26,7 @@ def decode(model: type[Model], value: bytes | None, headers: Headers = (), max_b
     """
     if value is None:
         raise InvalidEvent("empty", "the record has no value")
-    if len(value) > max_bytes:
-        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {max_bytes} are read")
+    _require_size(value, max_bytes)
     attributes = {name: raw for name, raw in headers or () if raw is not None and name.startswith(HEADER_CE_PREFIX)}
     try:
         if not attributes:
@@ -60,9 +59,13 @@ def encoded(event: Engagement | Item | Delivery) -> bytes:
         InvalidEvent: it is larger than what is read there.
     """
     value = event.to_wire()
-    if len(value) > MAX_RECORD_BYTES:
-        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {MAX_RECORD_BYTES} are read")
+    _require_size(value, MAX_RECORD_BYTES)
     return value
+
+
+def _require_size(value: bytes, max_bytes: int) -> None:
+    if len(value) > max_bytes:
+        raise InvalidEvent("too-large", f"{len(value)} bytes, at most {max_bytes} are read")
 
 
 def _merged(body: Any, attributes: dict[str, bytes]) -> Any:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from redis import RedisError
 
@@ -16,6 +15,7 @@ from headwater.errors import BundleError, BundleRefused, NoLiveGeneration, Unkno
 from headwater.generations import Generation, Generations
 from headwater.index import ItemIndex
 from headwater.index.snapshot import read_newest_snapshot, remove_leavings, remove_snapshots, write_snapshot
+from streams.follower import Start
 
 POLL_S = 0.2
 RETRY_S = 30.0
@@ -34,18 +34,6 @@ class Pair:
     @property
     def version(self) -> str:
         return self.bundle.version
-
-
-class Start(NamedTuple):
-    """From where on a server reads `item-embeddings`: whichever of both is earlier.
-
-    Attributes:
-        offsets: Partition to the next offset that not all snapshots contain; None where there are no snapshots.
-        since_ms: When the earliest generation without a snapshot was requested; None where each has one.
-    """
-
-    offsets: Mapping[int, int] | None
-    since_ms: int | None
 
 
 @dataclass
@@ -102,7 +90,8 @@ class HeldGenerations:
         """Load every registered generation, from snapshots where there are any.
 
         Returns:
-            From where on `item-embeddings` makes all of them complete.
+            From where on `item-embeddings` makes all of them complete: the offsets that not all snapshots contain, and
+            when the earliest generation without one was requested.
         """
         registered = [each for each in await asyncio.to_thread(self.generations.all) if _has_embeddings(each)]
         if registered:  # a register that is lost for a while takes no snapshots with it

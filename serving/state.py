@@ -26,7 +26,7 @@ from serving.held import POLL_S, HeldGenerations
 from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Filters, Retrieval
-from streams.follower import end_offsets, latest_ends, make_follower, make_responder, set_start
+from streams.follower import Start, end_offsets, latest_ends, make_follower, make_responder, set_start
 from streams.hosting import alive, end_process_with, running, running_aside
 
 FORGET_EVERY_S = 60.0
@@ -106,9 +106,8 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     # A group of its own for each start: the former one may still count a killed server among its members.
     follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
     group = settings.names.serving_group(follower_id)
-    start = {ITEM_EMBEDDINGS: begin.offsets, ITEM_ACTIVITY: ends[ITEM_ACTIVITY], ITEM_SUCCESSIONS: None}
-    since_ms = {ITEM_EMBEDDINGS: begin.since_ms}
-    followed.applied = await asyncio.to_thread(set_start, settings, group, start, since_ms)
+    starts = {ITEM_EMBEDDINGS: begin, ITEM_ACTIVITY: Start(ends[ITEM_ACTIVITY]), ITEM_SUCCESSIONS: Start()}
+    followed.applied = await asyncio.to_thread(set_start, settings, group, starts)
     followed.targets = ends[ITEM_EMBEDDINGS]
     await followed.load_activity(state.store)
     await held.poll()

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from headwater.bundle import Bundle
 from headwater.errors import BundleError
@@ -20,6 +21,13 @@ RETRY_S = 30.0
 log = logging.getLogger(__name__)
 
 
+class Refusal(NamedTuple):
+    """Why a bundle cannot be loaded, and when that was tried, `time.monotonic`."""
+
+    error: BundleError
+    tried_s: float
+
+
 class Embedder:
     """Keeps the bundles of all registered generations loaded and embeds items with each.
 
@@ -29,16 +37,15 @@ class Embedder:
 
     Attributes:
         known: Whether the register was read: before that nothing tells for which versions to embed.
-        refused: Why a version's bundle cannot be loaded here, tried again every `RETRY_S`.
+        refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`.
     """
 
     def __init__(self, generations: Generations, model_dir: Path) -> None:
         self.generations = generations
         self.known = False
-        self.refused: dict[str, BundleError] = {}
+        self.refused: dict[str, Refusal] = {}
         self._model_dir = model_dir
         self._bundles: dict[str, Bundle] = {}
-        self._tried_s: dict[str, float] = {}
 
     @property
     def versions(self) -> list[str]:
@@ -60,16 +67,15 @@ class Embedder:
         self.known = True
 
     async def _load(self, version: str) -> None:
-        now_s = time.monotonic()
-        if version in self.refused and now_s - self._tried_s[version] < RETRY_S:
+        now_s, refused = time.monotonic(), self.refused.get(version)
+        if refused is not None and now_s - refused.tried_s < RETRY_S:
             return
-        self._tried_s[version] = now_s
         try:
             self._bundles[version] = await asyncio.to_thread(Bundle.load, self._model_dir / version)
             self.refused.pop(version, None)
         except BundleError as error:
             log.error("bundle refused: %s", error)
-            self.refused[version] = error
+            self.refused[version] = Refusal(error, now_s)
 
     def embed(self, items: Sequence[Item], versions: Sequence[str] | None = None) -> list[Outgoing]:
         """Return the `item-embeddings` records of N items for each version."""

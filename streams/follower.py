@@ -1,7 +1,7 @@
 """What a server follows: item embeddings, item activity and successions, every partition of each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 from kafka import KafkaConsumer, TopicPartition
@@ -13,7 +13,17 @@ from streams.app import make_app
 from streams.batches import Apply, attach
 from streams.publisher import FaustPublisher, Publisher
 
-Offsets = Mapping[str, Mapping[int, int] | None]
+
+class Start(NamedTuple):
+    """From where on a topic is read: whichever of both is earlier, the beginning where both are None.
+
+    Attributes:
+        offsets: Partition to offset; a partition that is left out begins at its beginning.
+        since_ms: An append time, epoch ms.
+    """
+
+    offsets: Mapping[int, int] | None = None
+    since_ms: int | None = None
 
 
 def end_offsets(settings: Settings) -> dict[str, dict[int, int]]:
@@ -30,14 +40,8 @@ def _ends(consumer: Any, topic: str) -> dict[int, int]:
     return {partition.partition: offset for partition, offset in consumer.end_offsets(partitions).items()}
 
 
-def set_start(settings: Settings, group: str, start: Offsets, since_ms: Mapping[str, int | None]) -> dict[int, int]:
-    """Make the group begin at `start`: its committed offsets are set while nobody is in it.
-
-    Args:
-        settings: The installation.
-        group: Kafka consumer group.
-        start: Topic to partition to offset; a partition that is left out begins at its beginning.
-        since_ms: Topic to an append time, epoch ms, that a partition begins at where that is earlier or `start` has None.
+def set_start(settings: Settings, group: str, starts: Mapping[str, Start]) -> dict[int, int]:
+    """Make the group begin each topic where `starts` says: its committed offsets are set while nobody is in it.
 
     Returns:
         Where `item-embeddings` begins: partition to offset, later than asked for where the log was cut.
@@ -45,13 +49,13 @@ def set_start(settings: Settings, group: str, start: Offsets, since_ms: Mapping[
     consumer = KafkaConsumer(**settings.kafka_options(), group_id=group, enable_auto_commit=False)
     try:
         committing = {}
-        for name, offsets in start.items():
+        for name, (offsets, since_ms) in starts.items():
             topic = settings.names.topic(name)
             available = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
             first = consumer.beginning_offsets(available)
             asked = [] if offsets is None else [{each: offsets.get(each.partition, 0) for each in available}]
-            if (since := since_ms.get(name)) is not None:
-                found = consumer.offsets_for_times(dict.fromkeys(available, since))
+            if since_ms is not None:
+                found = consumer.offsets_for_times(dict.fromkeys(available, since_ms))
                 asked.append({each: at.offset if at else 0 for each, at in found.items()})
             for partition in available:
                 offset = max(min((each[partition] for each in asked), default=0), first[partition])

@@ -56,8 +56,8 @@ class Rebuild:
             await self._clear(version)
         elif version in self.embedder.versions:
             await self._build(version)
-        elif isinstance(refused, BundleRefused):  # one that is not here, another worker may have
-            failed = {"state": "failed", "error": str(refused)}
+        elif refused and isinstance(refused.error, BundleRefused):  # one that is not here, another worker may have
+            failed = {"state": "failed", "error": str(refused.error)}
             await asyncio.to_thread(
                 self.embedder.generations.update, version, lambda known: known.model_copy(update=failed)
             )

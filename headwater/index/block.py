@@ -35,11 +35,11 @@ class Block:
 
     Args:
         dimension: D of the static dimensions.
-        room: Items for which there is room until it has to grow.
+        expected: Items that are known to come; there is room for them until it has to grow.
     """
 
-    def __init__(self, dimension: int, room: int = 0) -> None:
-        room = max(room, FIRST_ROOM)
+    def __init__(self, dimension: int, expected: int = 0) -> None:
+        room = max(with_room(expected), FIRST_ROOM)
         self._dimension = dimension
         self.item_ids: list[str] = []
         self.rows: dict[str, int] = {}

@@ -57,10 +57,10 @@ class ItemIndex:
 
     def __init__(self, dimension: int, like: "ItemIndex | None" = None) -> None:
         self.dimension = dimension
-        self._room = {topic: with_room(items) for topic, items in like.topics().items()} if like is not None else {}
-        room = with_room(len(like)) if like is not None else 0
-        self.everything = Block(dimension, room)
-        self.graph = Graph(dimension, room)
+        self._expected = like.topics() if like is not None else {}
+        expected = len(like) if like is not None else 0
+        self.everything = Block(dimension, expected)
+        self.graph = Graph(dimension, with_room(expected))
         self._blocks: dict[str, Block] = {}
         self._topics: dict[str, tuple[str, ...]] = {}
         self._activities: dict[str, ItemActivity] = dict(like._activities) if like is not None else {}
@@ -148,7 +148,7 @@ class ItemIndex:
         for topic in item.topics:
             block = self._blocks.get(topic)
             if block is None:
-                block = self._blocks[topic] = Block(self.dimension, self._room.get(topic, 0))
+                block = self._blocks[topic] = Block(self.dimension, self._expected.get(topic, 0))
             block.put(item.item_id, item.embedding, item.published_at, activity)
 
     def delete(self, item_ids: Collection[str]) -> None:

@@ -126,12 +126,12 @@ class RedisFeatureStore:
             yield [entry for entry in stored if entry is not None]
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
+        key = self._names.catalogue()
         # Their values are gone by then, whosever clock is ahead.
-        key, before_ms = (
-            self._names.catalogue(),
-            time.time_ns() // 1_000_000 - self._item_ttl_s * 1000 - CLOCKS_APART_MS,
-        )
+        before_ms = time.time_ns() // 1_000_000 - self._item_ttl_s * 1000 - CLOCKS_APART_MS
         members: Any = await self._redis.zrangebyscore(key, "-inf", before_ms)
+        if not members:
+            return
         for start in range(0, len(members), batch_size):
             yield [member.decode() for member in members[start : start + batch_size]]
         await self._redis.zremrangebyscore(key, "-inf", before_ms)

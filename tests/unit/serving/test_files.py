@@ -20,13 +20,18 @@ def answer(number: int, candidates: int = 2) -> bytes:
     return answered.model_dump_json().encode()
 
 
+def break_off(path: Path, users: int) -> None:
+    """Begin a job that is interrupted after so many users."""
+    with pytest.raises(KeyboardInterrupt), open_writer(path) as write:
+        for number in range(users):
+            write(answer(number))
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"out.{kind}"
-    with pytest.raises(KeyboardInterrupt), open_writer(path) as write:
-        for number in range(5):
-            write(answer(number))
-        raise KeyboardInterrupt
+    break_off(path, 5)
     assert not path.exists()
     done = count_complete(path)
     assert done in (4, 5)
@@ -42,10 +47,7 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_forgetting_leaves_nothing_to_go_on_from(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"out.{kind}"
-    with pytest.raises(KeyboardInterrupt), open_writer(path) as write:
-        write(answer(1))
-        write(answer(2))
-        raise KeyboardInterrupt
+    break_off(path, 2)
     forget(path)
     assert count_complete(path) == 0
     assert list(tmp_path.iterdir()) == []

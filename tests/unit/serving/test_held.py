@@ -1,7 +1,7 @@
 """Generations as a server holds them: what is followed, what answers, what is passed over."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +15,7 @@ from headwater.activity import ItemActivity
 from headwater.bundle import FILTERED_PULL
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.fold import EMPTY
-from headwater.generations import Alias, Generation, Generations
+from headwater.generations import Generations
 from headwater.index import ItemIndex, Relevance
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
@@ -24,35 +24,18 @@ from headwater.stores import MemoryFeatureStore
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
-from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair, Start
+from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
+from streams.follower import Start
 from streams.record import Record
 from tests.bundles import make_bundle
+from tests.register import Register
 
 TOPICS = ["news", "sport"]
 NOW_MS = 1_700_000_000_000
 REQUESTED_MS = NOW_MS - 1000
 D = 8
-
-
-@dataclass
-class Register:
-    """Stands in for the register on Redis."""
-
-    versions: list[str] = field(default_factory=list)
-    live: str | None = None
-    away: bool = False
-    pruned: list[str] = field(default_factory=list)
-
-    def all(self) -> list[Generation]:
-        if self.away:
-            raise RedisError("away")
-        built = [Generation(version=version, state="built", requested_ms=REQUESTED_MS) for version in self.versions]
-        return built + [Generation(version=version, state="pruned") for version in self.pruned]
-
-    def alias(self) -> Alias:
-        return Alias(version=self.live)
 
 
 @dataclass
@@ -81,7 +64,7 @@ class World:
 def world(tmp_path: Path) -> World:
     for seed, version in enumerate(("v1", "v2")):
         make_bundle(tmp_path / "onnx", version, TOPICS, seed=seed, dimension=D)
-    register, clock, metrics = Register(), Clock("wall"), Metrics()
+    register, clock, metrics = Register(requested_ms=REQUESTED_MS), Clock("wall"), Metrics()
     held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
     followed = Followed(held, clock, metrics)
     held.on_first = followed.fill

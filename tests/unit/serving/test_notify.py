@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from headwater.errors import DataFileError, UsageError
 from serving.candidate_files import open_writer
 from serving.notify import notify
-from tests.unit.serving.test_files import KINDS, answer
+from tests.unit.serving.test_files import KINDS, answer, break_off
 
 
 def asked(tmp_path: Path, topic: str, output: Path) -> BaseException | None:
@@ -20,10 +20,7 @@ def asked(tmp_path: Path, topic: str, output: Path) -> BaseException | None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_output_of_a_job_with_another_topic_is_refused(kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
-    with pytest.raises(KeyboardInterrupt), open_writer(output) as write:
-        write(answer(0))
-        write(answer(1))
-        raise KeyboardInterrupt
+    break_off(output, 2)
     refused = asked(tmp_path, "sport", output)
     assert isinstance(refused, UsageError)
     assert "topic 't', not 'sport'" in str(refused)

@@ -9,7 +9,7 @@ import pytest
 from redis import RedisError
 
 from headwater.events import Engagement, Item
-from headwater.generations import Generation, Generations
+from headwater.generations import Generations
 from headwater.item_embedding import parse_embedding_key
 from headwater.names import ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.stores import FeatureWrites, MemoryFeatureStore
@@ -21,6 +21,7 @@ from streams.items import ItemIntake
 from streams.record import Outgoing, Record
 from streams.report import Report
 from tests.bundles import make_bundle
+from tests.register import Register
 
 NOW_MS = 1_700_000_000_000
 LARGEST_RECORD = 1_000_000
@@ -35,19 +36,6 @@ class Published:
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         self.records += records
-
-
-@dataclass
-class Register:
-    """Stands in for the register on Redis."""
-
-    versions: list[str]
-    away: bool = False
-
-    def all(self) -> list[Generation]:
-        if self.away:
-            raise RedisError("away")
-        return [Generation(version=version, state="built") for version in self.versions]
 
 
 async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embed(tmp_path: Path) -> None:
