@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from headwater.errors import UsageError
-from headwater.rotation import Rotation, redis_reachable
+from headwater.reachable import redis_reachable
+from headwater.rotation import Rotation
 from headwater.settings import read_settings
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

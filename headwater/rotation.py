@@ -1,11 +1,10 @@
 """Index rotation: build, verify, promote, rollback, prune; queries run all the while."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import httpx
-from redis import Redis, RedisError
+from redis import Redis
 
 from headwater.bundle import Bundle, bundle_versions, remove_bundle
 from headwater.errors import BundleError, RotationError, ServiceUnavailable
@@ -142,22 +141,3 @@ class Rotation:
         for version in versions:
             remove_bundle(self._settings.model_dir, version)
         return versions
-
-
-@contextmanager
-def redis_reachable(settings: Settings) -> Iterator[Callable[[], None]]:
-    """Turn a lost or refusing Redis into `ServiceUnavailable` that names the address; yields a ping."""
-    url = settings.redis_url.get_secret_value()
-    try:
-        yield lambda: _ping(url)
-    except (RedisError, ValueError) as error:
-        if isinstance(error, ValueError) and not isinstance(error, RedisError) and "Redis URL" not in str(error):
-            raise
-        raise ServiceUnavailable(
-            f"Redis at {url.rsplit('@', 1)[-1]} cannot be used: {error}; check HEADWATER_REDIS_URL and that it runs"
-        ) from None
-
-
-def _ping(url: str) -> None:
-    with Redis.from_url(url, socket_connect_timeout=5) as client:
-        client.ping()

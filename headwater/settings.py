@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from headwater.errors import UsageError
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        import redis  # here, as httpx below, only where an address is given: a producer needs neither
+        import redis  # here: a producer needs no Redis
 
         try:
             redis.Redis.from_url(value.get_secret_value()).connection_pool.make_connection()
@@ -82,14 +82,10 @@ class Settings(BaseSettings):
     @field_validator("serving_url")
     @classmethod
     def _serving_url(cls, value: str) -> str:
-        import httpx
-
         try:
-            url = httpx.URL(value)
-        except httpx.InvalidURL:
-            url = httpx.URL()
-        if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > MAX_PORT:
-            raise ValueError("must be like http://127.0.0.1:8080")
+            AnyHttpUrl(value)
+        except ValidationError:
+            raise ValueError("must be like http://127.0.0.1:8080") from None
         return value.rstrip("/")
 
     @property

@@ -8,7 +8,7 @@ import uvicorn
 
 from headwater.errors import ServiceUnavailable, UsageError
 from headwater.logs import set_up_logging
-from headwater.rotation import redis_reachable
+from headwater.reachable import redis_reachable
 from headwater.settings import read_settings
 from headwater.topics import ensure_topics
 from serving.app import make_app

@@ -4,6 +4,7 @@ import ssl
 from typing import Any
 
 import faust
+from faust.tables import TableManager
 
 from headwater.settings import Settings
 from streams.transport import BatchTransport
@@ -13,6 +14,14 @@ HEARTBEAT_S = 3.0
 COMMIT_INTERVAL_S = 0.5
 MAX_FETCHED = 512
 MAX_WAITING = 64
+
+
+class NoTables(TableManager):
+    """Starts at once: Faust waits a second for agents that declare tables late, and no agent here has one."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 def make_app(settings: Settings, group: str) -> faust.App:
@@ -44,6 +53,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         topic_disable_leader=True,
         web_enabled=False,
         autodiscover=False,
+        TableManager=NoTables,
     )
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     return app

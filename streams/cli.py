@@ -10,7 +10,7 @@ import click
 
 from headwater.errors import ServiceUnavailable
 from headwater.logs import set_up_logging
-from headwater.rotation import redis_reachable
+from headwater.reachable import redis_reachable
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
 from streams.hosting import COLLECT_AFTER, crashed, running

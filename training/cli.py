@@ -17,8 +17,8 @@ from tqdm import tqdm
 from headwater.datafiles import read_engagements, read_items
 from headwater.errors import HeadwaterError, UsageError
 from headwater.logs import set_up_logging
+from headwater.reachable import redis_reachable
 from headwater.replay import known_by, parse_instant
-from headwater.rotation import redis_reachable
 from headwater.settings import read_settings
 from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
