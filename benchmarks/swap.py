@@ -10,8 +10,9 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _swapped(installation: Installation, paths: list[str], version: str) -> Figu
     url, passed_s = installation.settings.serving_url, time.perf_counter
     begun = passed_s()
     before = _load_while(url, paths, lambda: passed_s() - begun < BEFORE_S)
-    with ThreadPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # in this process it would make the queries late
         rotating = pool.submit(_rotate, installation.settings, version)
         during = _load_while(url, paths, lambda: not rotating.done())
     poll(lambda: installation.server.get("/v1/status").json()["live"] == version, HELD_S, "the server has swapped")

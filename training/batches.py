@@ -38,9 +38,9 @@ class LearningSettings:
     """
 
     batch: int = 512
-    slice_: int = 32
+    slice_: int = 64
     uniform: int = 512
-    same_condition: int = 1024
+    same_condition: int = 128
     learning_rate: float = 2e-3
     id_learning_rate: float = 1e-2
     live_for_ms: int | None = None

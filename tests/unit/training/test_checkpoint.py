@@ -67,7 +67,7 @@ def test_a_checkpoint_comes_back_as_it_was(directory: Path, trained: tuple[Learn
     assert learner.corpus.totals.tolist() == trained[0].corpus.totals.tolist()
 
 
-@pytest.mark.parametrize("method", ["ids-hashed", "fusion-sum", "few-negatives"])
+@pytest.mark.parametrize("method", ["ids-hashed", "fusion-sum", "many-negatives"])
 def test_a_checkpoint_of_another_method_is_passed_over(
     directory: Path, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
