@@ -27,7 +27,8 @@ class Settings(BaseSettings):
         state_dir: Snapshots, checkpoints, logs.
         clock: `wall`, or `watermark` to take the newest event time as now (replayed history).
         user_ttl_s: A user's record is forgotten after this long without an engagement.
-        item_ttl_s: An item leaves the catalogue after this long without an update.
+        item_ttl_s: An item leaves the catalogue after this long without an update, its activity after this long without an
+            engagement.
         max_future_s: Engagements further ahead of the wall clock become dead letters.
         max_item_age_s: Items older than this are not candidates; 0 keeps every item.
         serving_host, serving_port: Where `headwater serve` listens.

@@ -60,6 +60,7 @@ class HeldGenerations:
     _polling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _live: Pair | None = None
     _refused_s: dict[str, float] = field(default_factory=dict)
+    _trouble: str | None = None
 
     @property
     def live(self) -> Pair:
@@ -117,7 +118,7 @@ class HeldGenerations:
         try:
             await self.refresh()
         except RedisError as error:
-            log.warning("generations cannot be read: %s", error)
+            self._complain(f"generations cannot be read: {error}")
 
     async def refresh(self) -> None:
         """Follow the register and the alias.
@@ -129,8 +130,9 @@ class HeldGenerations:
             registered = await asyncio.to_thread(self.generations.all)
             alias = await asyncio.to_thread(self.generations.alias)
             if not registered and self.pairs:
-                log.error("the register of generations is empty: has Redis lost its data? What is held here stays")
+                self._complain("the register of generations is empty: has Redis lost its data? What is held here stays")
                 return
+            self._complain(None)
             for generation in registered:
                 if generation.version not in self.pairs and _has_embeddings(generation):
                     await self._hold(generation, None)
@@ -142,6 +144,16 @@ class HeldGenerations:
                     async with self.writing:
                         await asyncio.to_thread(remove_snapshots, self.snapshot_dir, version)
                     log.info("%s: dropped", version)
+
+    def _complain(self, trouble: str | None) -> None:
+        """Log what is wrong with the register when it begins and when it ends, not each time it is looked at."""
+        if trouble == self._trouble:
+            return
+        if trouble:
+            log.error(trouble)
+        else:
+            log.info("the register of generations is there again")
+        self._trouble = trouble
 
     def _swap(self, version: str | None) -> None:
         if version != self.wanted and version not in self.pairs and version is not None:

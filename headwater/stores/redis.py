@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from headwater.activity import HALF_LIVES_MS, ItemActivity, decode_activity, encode_activity
+from headwater.activity import ItemActivity, decode_activity, encode_activity
 from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item
 from headwater.names import Names
@@ -18,7 +18,6 @@ from headwater.settings import Settings
 from headwater.stores.protocol import FeatureWrites, StoredItem
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 
-ACTIVITY_TTL_MS = 8 * HALF_LIVES_MS[-1]
 DECODED_ITEMS = 20_000
 CLOCKS_APART_MS = 60_000
 SET_ALL = "for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n - 1], 'PX', ARGV[2 * n]) end"
@@ -39,8 +38,8 @@ class RedisFeatureStore:
     def __init__(self, redis: Redis, names: Names, user_ttl_s: int, item_ttl_s: int) -> None:
         self._redis = redis
         self._names = names
-        self._user_ttl_s = user_ttl_s
-        self._item_ttl_s = item_ttl_s
+        self._user_ttl_ms = user_ttl_s * 1000
+        self._item_ttl_ms = item_ttl_s * 1000
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisFeatureStore":
@@ -87,14 +86,14 @@ class RedisFeatureStore:
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
         """Yield each key with its value and its time to live in ms."""
         for user_id, record in writes.users.items():
-            yield self._names.user(user_id), (encode_user_record(record), self._user_ttl_s * 1000)
+            yield self._names.user(user_id), (encode_user_record(record), self._user_ttl_ms)
         for user_id, delivered in writes.delivered.items():
-            yield self._names.delivered(user_id), (encode_delivered(delivered), self._user_ttl_s * 1000)
+            yield self._names.delivered(user_id), (encode_delivered(delivered), self._user_ttl_ms)
         for (partition, item_id), activity in writes.activities.items():
-            yield self._names.activity(partition, item_id), (encode_activity(activity), ACTIVITY_TTL_MS)
+            yield self._names.activity(partition, item_id), (encode_activity(activity), self._item_ttl_ms)
         for item_id, stored in writes.items.items():
             if stored is not None:
-                yield self._names.item(item_id), (_encode_item(stored), self._item_ttl_s * 1000)
+                yield self._names.item(item_id), (_encode_item(stored), self._item_ttl_ms)
 
     def _note_active(self, batch: Pipeline, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
         newest: dict[int, dict[str, int]] = {}
@@ -104,8 +103,8 @@ class RedisFeatureStore:
             key = self._names.active_items(partition)
             batch.sadd(self._names.activity_partitions(), partition)
             batch.zadd(key, scores)
-            batch.zremrangebyscore(key, "-inf", max(scores.values()) - ACTIVITY_TTL_MS)
-            batch.pexpire(key, ACTIVITY_TTL_MS)
+            batch.zremrangebyscore(key, "-inf", max(scores.values()) - self._item_ttl_ms)
+            batch.pexpire(key, self._item_ttl_ms)
 
     def _note_catalogue(self, batch: Pipeline, items: Mapping[str, StoredItem | None]) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -128,7 +127,7 @@ class RedisFeatureStore:
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
         key = self._names.catalogue()
         # Their values are gone by then, whosever clock is ahead.
-        before_ms = time.time_ns() // 1_000_000 - self._item_ttl_s * 1000 - CLOCKS_APART_MS
+        before_ms = time.time_ns() // 1_000_000 - self._item_ttl_ms - CLOCKS_APART_MS
         members: Any = await self._redis.zrangebyscore(key, "-inf", before_ms)
         if not members:
             return

@@ -159,6 +159,18 @@ async def test_what_answers_is_kept_up_even_when_it_is_pruned(world: World) -> N
     assert set((await world.ask("news")).candidates.item_ids) == {"a", "bb"}
 
 
+async def test_a_register_that_is_away_is_complained_of_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await promoted(world, "v1")
+    caplog.set_level("INFO")
+    world.register.away = True
+    for _ in range(3):
+        await world.held.poll()
+    world.register.away = False
+    for _ in range(3):
+        await world.held.poll()
+    assert [entry.levelname for entry in caplog.records] == ["ERROR", "INFO"]
+
+
 async def test_a_bundle_that_cannot_be_read_stops_nothing_else(world: World, tmp_path: Path) -> None:
     await promoted(world, "v1")
     (tmp_path / "onnx" / "broken" / "manifest.json").mkdir(parents=True)
