@@ -9,7 +9,8 @@ import asyncio
 import json
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ USERS = 10_000
 CONNECTIONS = 32
 SECONDS = 5.0
 K, JOB_K = 50, 100
-ITEMS_PER_S = 300
+ITEMS_PER_S, GOAL_PER_S = 300, 1_500
 FLOOR_QUERIES = 500
 SNAPSHOT_EVERY_S = 60.0
 
@@ -55,7 +56,10 @@ SNAPSHOT_EVERY_S = 60.0
 def main(runs: int) -> None:
     """Measure and keep the figures."""
     data = news()
-    with installed(snapshot_every_s=SNAPSHOT_EVERY_S) as installation:
+    with (
+        installed(snapshot_every_s=SNAPSHOT_EVERY_S) as installation,
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
+    ):
         installation.stream_in(data, data.until(EVENTS))
         installation.train()
         installation.server.wait_ready()
@@ -70,7 +74,10 @@ def main(runs: int) -> None:
             figures["floor_us"] = statistics.median(floors)
             figures["notify"] = _medians([_notified(installation, users, topics[0], run) for run in range(runs)])
             half = figures["saturated"]["queries_per_s"] / 2
-            figures["half_load"] = _medians([_with_inserts(installation, paths, half, topics[0]) for _ in range(runs)])
+            for name, per_s in (("half_load", half), ("half_of_goal", GOAL_PER_S / 2)):
+                figures[name] = _medians(
+                    [_with_inserts(installation, pool, paths, per_s, topics[0]) for _ in range(runs)]
+                )
     figures["over_floor"] = round(figures["saturated"]["cpu_us_a_query"] / figures["floor_us"], 2)
     click.echo(json.dumps(figures, indent=1))
     record("queries", "python -m benchmarks.queries", figures)
@@ -97,11 +104,14 @@ def _saturated(installation: Installation, paths: list[str]) -> dict[str, float]
     }
 
 
-def _with_inserts(installation: Installation, paths: list[str], per_s: float, topic: str) -> dict[str, float]:
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(send_items, installation.settings, topic, BEGIN_MS, ITEMS_PER_S, SECONDS)
-        found = load(installation.settings.serving_url, paths, CONNECTIONS, SECONDS, per_s)
-        sending.result()
+def _with_inserts(
+    installation: Installation, pool: ProcessPoolExecutor, paths: list[str], per_s: float, topic: str
+) -> dict[str, float]:
+    """Ask while items are sent from a process of their own: a thread of this one would make the queries late."""
+    pool.submit(int).result()
+    sending = pool.submit(send_items, installation.settings, topic, BEGIN_MS, ITEMS_PER_S, SECONDS)
+    found = load(installation.settings.serving_url, paths, CONNECTIONS, SECONDS, per_s)
+    sending.result()
     return {"queries_per_s": found.per_s, **_latencies(found)}
 
 
