@@ -70,15 +70,13 @@ class Ranking:
         """
         if not len(examples):
             return
-        everything = np.arange(len(self.corpus) + 1)
-        items = {name: _Embedded(scorer, len(everything)) for name, scorer in scorers.items()}
+        items = {name: _Embedded(scorer, len(self.corpus) + 1) for name, scorer in scorers.items()}
         users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
         merged = {
             name: self._merged(scorer, examples[:1])
             for name, scorer in scorers.items()
             if scorer.steered and len(self.topics)
         }
-        member = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
         for query in range(len(examples)):
             now_ms = int(examples.times_ms[query])
             counts = before(query)
@@ -93,7 +91,7 @@ class Ranking:
             self.asked_ms.append(now_ms)
             self.items.append(int(examples.items[query]))
             self.conditions.append(int(conditions[query]))
-            on_topic = member[int(conditions[query])][live]
+            on_topic = self.corpus.has_topic(live, int(conditions[query]))
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             for name, baseline in self.baselines.items():
                 scores = baseline.scores(np.asarray(seen[query]), live)
@@ -125,16 +123,25 @@ class Ranking:
                     above = scores - pull + pulls[live]
                     self.row(f"{name}+{ending}").add(rank_of(above, place), _match(above, on_topic))
 
-    def _merged(self, scorer: Scorer, anyone: Examples) -> dict[str, Floats]:
+    def _merged(self, scorer: Scorer, anyone: Examples) -> dict[str, npt.NDArray[np.float64]]:
         """Return by how much the condition raises each item (I,), under the topic of its own that raises it most."""
         everybody, steered = anyone[np.zeros(len(self.topics), dtype=np.int64)], scorer.steered
         directions = FILTERED_PULL * scorer.embed_users(everybody, self.topics)[:, :steered]  # (T, steered)
-        pulls = scorer.embed_items(np.arange(1, len(self.corpus) + 1))[:, :steered] @ directions.T  # (I, T)
-        carried = self.corpus.item_topics[1 : len(self.corpus) + 1]
-        on_topic = np.stack([(carried == topic).any(axis=1) for topic in self.topics], axis=1)
-        levels = (pulls * on_topic).sum(axis=0) / np.maximum(on_topic.sum(axis=0), 1)
-        kinds = {"topics": pulls, "levelled": pulls - levels}
-        return {name: np.append(0.0, np.where(on_topic, each, -np.inf).max(axis=1)) for name, each in kinds.items()}
+        # An entry for each of these topics that an item carries.
+        place_of = np.full(len(self.corpus.topics) + 1, -1)
+        place_of[self.topics] = np.arange(len(self.topics))
+        places = place_of[self.corpus.item_topics[: len(self.corpus) + 1]]  # (I, ITEM_TOPICS)
+        items, columns = np.nonzero(places >= 0)
+        places = places[items, columns]  # (E,)
+        pulls = np.einsum("es,es->e", scorer.embed_items(items)[:, :steered], directions[places])
+        levels = np.bincount(places, pulls, len(self.topics)) / np.maximum(
+            np.bincount(places, minlength=len(self.topics)), 1
+        )
+        merged = {}
+        for name, each in (("topics", pulls), ("levelled", pulls - levels[places])):
+            merged[name] = np.full(len(self.corpus) + 1, -np.inf)
+            np.maximum.at(merged[name], items, each)
+        return merged
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
         for window, name in enumerate(WINDOWS_MS):
