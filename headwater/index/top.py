@@ -77,8 +77,8 @@ def _keys(scores: Floats, bars: Floats, k: int) -> Keys:
             if not (score > bar or (score == bar and level > 0)):  # what is no number is neither
                 continue
             level -= score == bar
-            sign = bits[row, place]
-            falling = sign if sign & _SIGN else ~sign & ~_SIGN
+            pattern = bits[row, place]
+            falling = pattern if pattern & _SIGN else ~pattern & ~_SIGN
             keys[row, end] = np.uint64(falling) << np.uint64(32) | np.uint64(place)
             end += 1
     return keys

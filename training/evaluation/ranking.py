@@ -133,7 +133,8 @@ class Ranking:
         places = place_of[self.corpus.item_topics[: len(self.corpus) + 1]]  # (I, ITEM_TOPICS)
         items, columns = np.nonzero(places >= 0)
         places = places[items, columns]  # (E,)
-        pulls = np.einsum("es,es->e", scorer.embed_items(items)[:, :steered], directions[places])
+        embedded = scorer.embed_items(np.arange(1, len(self.corpus) + 1))[:, :steered]  # (I, steered), from item 1
+        pulls = np.einsum("es,es->e", embedded[items - 1], directions[places])
         levels = np.bincount(places, pulls, len(self.topics)) / np.maximum(
             np.bincount(places, minlength=len(self.topics)), 1
         )
