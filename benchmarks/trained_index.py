@@ -72,8 +72,13 @@ def _index(learner: Learner) -> ItemIndex:
         ]
     )
     for number in np.flatnonzero(corpus.totals).tolist():
-        counts, as_of_ms = tuple(corpus.counts[number].tolist()), int(corpus.engaged_ms[number])
-        index.set_activity(corpus.items[number - 1].item_id, ItemActivity(counts, as_of_ms, int(corpus.totals[number])))
+        activity = ItemActivity(
+            tuple(corpus.counts[number].tolist()),
+            as_of_ms=int(corpus.engaged_ms[number]),
+            total=int(corpus.totals[number]),
+            first_ms=int(corpus.first_ms[number]),
+        )
+        index.set_activity(corpus.items[number - 1].item_id, activity)
     return index
 
 

@@ -7,8 +7,10 @@ from operator import mul
 
 HALF_LIVES_MS = (120_000, 600_000, 3_600_000, 21_600_000, 86_400_000)
 WINDOWS = len(HALF_LIVES_MS)
-FORMAT = 1
-_RECORD = struct.Struct(f"<Bqqq{WINDOWS}d")
+NO_ENGAGEMENT_MS = 2**60
+"""The first engagement of an item without one: yet to come, and `min` gives way to any other."""
+FORMAT = 2
+_RECORD = struct.Struct(f"<Bqqqq{WINDOWS}d")
 _NONE = (0.0,) * WINDOWS
 
 
@@ -21,12 +23,14 @@ class ItemActivity:
         as_of_ms: Epoch ms of the newest engagement.
         total: Engagements ever counted.
         offset: The newest applied offset of the partition.
+        first_ms: Epoch ms of the oldest engagement.
     """
 
     counts: tuple[float, ...] = _NONE
     as_of_ms: int = 0
     total: int = 0
     offset: int = -1
+    first_ms: int = NO_ENGAGEMENT_MS
 
     def apply(self, at_ms: int, offset: int) -> "ItemActivity":
         """Return the activity after one engagement; an offset applied already changes nothing."""
@@ -40,7 +44,7 @@ class ItemActivity:
         else:
             counts = (a + p, b + q, c + r, d + s, e + t)
         as_of_ms = max(self.as_of_ms, at_ms)
-        return ItemActivity(counts, as_of_ms, self.total + 1, offset)
+        return ItemActivity(counts, as_of_ms, self.total + 1, offset, min(self.first_ms, at_ms))
 
 
 def _decays(elapsed_ms: int) -> tuple[float, float, float, float, float]:
@@ -57,7 +61,7 @@ def _decays(elapsed_ms: int) -> tuple[float, float, float, float, float]:
 
 def encode_activity(activity: ItemActivity) -> bytes:
     """Return the binary form kept in Redis and framed in `item-activity`."""
-    return _RECORD.pack(FORMAT, activity.as_of_ms, activity.total, activity.offset, *activity.counts)
+    return _RECORD.pack(FORMAT, activity.as_of_ms, activity.first_ms, activity.total, activity.offset, *activity.counts)
 
 
 def decode_activity(data: bytes) -> ItemActivity:
@@ -68,8 +72,8 @@ def decode_activity(data: bytes) -> ItemActivity:
     """
     if len(data) != _RECORD.size or data[0] != FORMAT:
         raise ValueError("not an item activity of this format")
-    _, as_of_ms, total, offset, *counts = _RECORD.unpack(data)
-    return ItemActivity(tuple(counts), as_of_ms, total, offset)
+    _, as_of_ms, first_ms, total, offset, *counts = _RECORD.unpack(data)
+    return ItemActivity(tuple(counts), as_of_ms, total, offset, first_ms)
 
 
 def encode_activity_frame(activities: Iterable[tuple[str, ItemActivity]]) -> bytes:
@@ -108,4 +112,5 @@ def summed(activities: Iterable[ItemActivity]) -> ItemActivity:
     as_of_ms = max(part.as_of_ms for part in parts)
     decayed = [map(mul, part.counts, _decays(part.as_of_ms - as_of_ms)) for part in parts]
     counts = tuple(map(sum, zip(*decayed, strict=True)))
-    return ItemActivity(counts, as_of_ms, sum(part.total for part in parts))
+    first_ms = min(part.first_ms for part in parts)
+    return ItemActivity(counts, as_of_ms, sum(part.total for part in parts), first_ms=first_ms)

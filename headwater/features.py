@@ -41,7 +41,8 @@ AGES_H = (0.25, 1.0, 6.0, 24.0)
 HINGES = (0.7, 1.8, 3.0, 4.5)
 BENT = (1, 2, 4)
 LOGS = WINDOWS + 1
-PLAIN = LOGS + 1 + len(AGES_H)
+AGES = 1 + len(AGES_H)
+PLAIN = LOGS + 2 * AGES
 HINGED = PLAIN + len(BENT) * len(HINGES)
 STREAMING = HINGED + len(BENT) * len(AGES_H)
 HOUR_MS = 3_600_000.0
@@ -51,8 +52,9 @@ Floats = npt.NDArray[np.float32]
 Features = dict[str, Floats | Ints]
 
 FEATURE_SCHEMA = (
-    f"v3 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
-    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_total+log1p_age_h+exp_age{AGES_H}+{BENT}x{HINGES} "
+    f"v4 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
+    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_total+log1p_age_h+exp_age{AGES_H}"
+    f"of_publication,first_engagement+{BENT}x{HINGES} "
     f"covisits={COVISITS}/{DEPTH}/{SUCCESSORS}@{COVISIT_HALF_LIVES_MS}"
 )
 FEATURE_SCHEMA_HASH = sha256(FEATURE_SCHEMA.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from numba import njit
 
 from headwater.activity import HALF_LIVES_MS, WINDOWS
-from headwater.features import AGES_H, BENT, HINGES, HOUR_MS, LOGS, PLAIN, STREAMING
+from headwater.features import AGES, AGES_H, BENT, HINGES, HOUR_MS, LOGS, PLAIN, STREAMING
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -18,40 +18,55 @@ _HINGES = tuple(np.float32(hinge) for hinge in HINGES)
 _INTS = "int64[::1]"
 
 
-def streaming_features(counts: Floats, totals: Ints, as_of_ms: Ints, published_at_ms: Ints, now_ms: int) -> Floats:
+def streaming_features(
+    counts: Floats, totals: Ints, as_of_ms: Ints, first_ms: Ints, published_at_ms: Ints, now_ms: int
+) -> Floats:
     """Return the streaming dimensions of N items.
 
     Args:
         counts: (N, WINDOWS) float32, as of `as_of_ms`; never grown where that is later than `now_ms`.
         totals: (N,) int64, engagements ever.
         as_of_ms: (N,) int64.
+        first_ms: (N,) int64, first engagement, later than `now_ms` where there is none.
         published_at_ms: (N,) int64.
         now_ms: Epoch ms.
 
     Returns:
-        (N, STREAMING) float32: log1p of each decayed count and of the total; log1p age in hours; e^(-age / a) for each
-        of `AGES_H`; then, so that a weighted sum can bend, the `BENT` logs above each of `HINGES`, and multiplied by
-        each e^(-age / a).
+        (N, STREAMING) float32: log1p of each decayed count and of the total; log1p age in hours and e^(-age / a) for
+        each of `AGES_H`, since publication and then since the first engagement; then, so that a weighted sum can bend,
+        the `BENT` logs above each of `HINGES`, and multiplied by each e^(-age / a) since the first engagement, which is
+        right where publish times are late, early or of another time zone.
     """
     features = np.empty((len(counts), STREAMING), dtype=np.float32)
-    totals, as_of_ms, published_at_ms = map(np.ascontiguousarray, (totals, as_of_ms, published_at_ms))
-    _fill(np.ascontiguousarray(counts), totals, as_of_ms, published_at_ms, now_ms, features)
+    totals, as_of_ms, first_ms, published_at_ms = map(
+        np.ascontiguousarray, (totals, as_of_ms, first_ms, published_at_ms)
+    )
+    _fill(np.ascontiguousarray(counts), totals, as_of_ms, first_ms, published_at_ms, now_ms, features)
     return features
 
 
-@njit(f"void(float32[:, ::1], {_INTS}, {_INTS}, {_INTS}, int64, float32[:, ::1])", cache=True, nogil=True)
-def _fill(counts: Floats, totals: Ints, as_of_ms: Ints, published_at_ms: Ints, now_ms: int, features: Floats) -> None:
+@njit(f"void(float32[:, ::1], {_INTS}, {_INTS}, {_INTS}, {_INTS}, int64, float32[:, ::1])", cache=True, nogil=True)
+def _fill(
+    counts: Floats,
+    totals: Ints,
+    as_of_ms: Ints,
+    first_ms: Ints,
+    published_at_ms: Ints,
+    now_ms: int,
+    features: Floats,
+) -> None:
     one = np.float32(1.0)
     for row in range(len(counts)):
         elapsed_ms = np.float32(max(now_ms - as_of_ms[row], 0))
-        age_h = np.float32(max(now_ms - published_at_ms[row], 0) / HOUR_MS)
         for window in range(WINDOWS):
             decayed = counts[row, window] * math.exp(elapsed_ms * _RATES[window])
             features[row, window] = math.log(one + decayed)
         features[row, WINDOWS] = math.log(np.float32(totals[row] + 1))
-        features[row, LOGS] = math.log(one + age_h)
-        for place in range(len(AGES_H)):
-            features[row, LOGS + 1 + place] = math.exp(age_h * _AGE_RATES[place])
+        for since, begin in ((published_at_ms, LOGS), (first_ms, LOGS + AGES)):
+            age_h = np.float32(max(now_ms - since[row], 0) / HOUR_MS)
+            features[row, begin] = math.log(one + age_h)
+            for place in range(len(AGES_H)):
+                features[row, begin + 1 + place] = math.exp(age_h * _AGE_RATES[place])
         column = PLAIN
         for window in BENT:
             for hinge in _HINGES:
@@ -59,5 +74,5 @@ def _fill(counts: Floats, totals: Ints, as_of_ms: Ints, published_at_ms: Ints, n
                 column += 1
         for window in BENT:
             for place in range(len(AGES_H)):
-                features[row, column] = features[row, window] * features[row, LOGS + 1 + place]
+                features[row, column] = features[row, window] * features[row, LOGS + AGES + 1 + place]
                 column += 1

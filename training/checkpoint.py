@@ -16,12 +16,12 @@ from headwater.durable import digest, publish_directory
 from headwater.events import Item
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 from training.batches import LearningSettings
-from training.corpus import Activity, Corpus
+from training.corpus import COUNTED, Activity, Corpus
 from training.learner import Learner
 from training.log import Offsets
 from training.staging import staging
 
-FORMAT = 5
+FORMAT = 6
 KEPT = 2
 FILES = ("learner.pt", "users.bin", "items.jsonl", "activity.npz", "covisits.npz")
 _LENGTHS = struct.Struct("<HI")
@@ -66,13 +66,8 @@ def _write(directory: Path, learner: Learner, users: dict[str, UserRecord]) -> N
     with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
     size = len(corpus) + 1
-    np.savez(
-        directory / "activity.npz",
-        counts=corpus.counts[:size],
-        engaged_ms=corpus.engaged_ms[:size],
-        totals=corpus.totals[:size],
-        alive=corpus.alive[:size],
-    )
+    arrays = {name: getattr(corpus, name)[:size] for name in (*COUNTED, "alive")}
+    np.savez(directory / "activity.npz", allow_pickle=False, **arrays)
     np.savez(directory / "covisits.npz", allow_pickle=False, **corpus.covisits.arrays())
 
 
@@ -112,7 +107,7 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, dict[str, Us
     with np.load(path / "covisits.npz") as arrays:
         covisits = Covisits.of(arrays)
     with np.load(path / "activity.npz") as arrays:
-        corpus.restore(Activity(arrays["counts"], arrays["engaged_ms"], arrays["totals"], covisits))
+        corpus.restore(Activity({name: arrays[name] for name in COUNTED}, covisits))
         corpus.alive[: len(arrays["alive"])] = arrays["alive"]
     learner = Learner(corpus, settings)
     learner.load_state(torch.load(path / "learner.pt", weights_only=True))

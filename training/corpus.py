@@ -1,13 +1,14 @@
 """The trainer's item catalogue and item activity, as arrays that grow."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headwater.activity import HALF_LIVES_MS, WINDOWS
+from headwater.activity import HALF_LIVES_MS, NO_ENGAGEMENT_MS, WINDOWS
 from headwater.covisits import Covisits
 from headwater.events import Item
 from headwater.features import ITEM_TOPICS
@@ -15,6 +16,9 @@ from headwater.streaming_features import streaming_features
 
 NEVER = -(2**60)
 FIRST_CAPACITY = 1024
+COUNTED = ("counts", "totals", "engaged_ms", "first_ms")
+"""The arrays of a corpus that engagements change."""
+_NONE = {"published_ms": NEVER, "engaged_ms": NEVER, "first_ms": NO_ENGAGEMENT_MS}
 RECENT = 1
 """Of `HALF_LIVES_MS`: by a longer one rising items seem rarer than they are, and the towers learn to rank them lower."""
 Ints = npt.NDArray[np.int64]
@@ -30,7 +34,7 @@ class Corpus:
         items: The n-th item has number n + 1.
         topics: The n-th topic has number n + 1.
         item_topics: (capacity, ITEM_TOPICS) topic numbers, 0 where none.
-        published_ms, engaged_ms: (capacity,) publish time and newest engagement.
+        published_ms, engaged_ms, first_ms: (capacity,) publish time, newest and first engagement.
         alive: (capacity,) False after a tombstone.
     """
 
@@ -42,6 +46,7 @@ class Corpus:
         self.item_topics = np.zeros((FIRST_CAPACITY, ITEM_TOPICS), dtype=np.int64)
         self.published_ms = np.full(FIRST_CAPACITY, NEVER, dtype=np.int64)
         self.engaged_ms = np.full(FIRST_CAPACITY, NEVER, dtype=np.int64)
+        self.first_ms = np.full(FIRST_CAPACITY, NO_ENGAGEMENT_MS, dtype=np.int64)
         self.alive = np.zeros(FIRST_CAPACITY, dtype=np.bool_)
         self.counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float64)
         self.totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
@@ -81,10 +86,9 @@ class Corpus:
             self.alive[number] = False
 
     def _grow(self) -> None:
-        for name in ("item_topics", "published_ms", "engaged_ms", "alive", "counts", "totals"):
+        for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", "alive", "counts", "totals"):
             old = getattr(self, name)
-            fill = NEVER if name in ("published_ms", "engaged_ms") else 0
-            grown = np.full((2 * len(old), *old.shape[1:]), fill, dtype=old.dtype)
+            grown = np.full((2 * len(old), *old.shape[1:]), _NONE.get(name, 0), dtype=old.dtype)
             grown[: len(old)] = old
             setattr(self, name, grown)
 
@@ -94,6 +98,7 @@ class Corpus:
         touched = np.unique(items)
         newest = self.engaged_ms[touched].copy()
         np.maximum.at(self.engaged_ms, items, times_ms)
+        np.minimum.at(self.first_ms, items, times_ms)
         elapsed = np.minimum(self.engaged_ms[touched] - newest, 2**40)
         rates = -1.0 / np.asarray(HALF_LIVES_MS, dtype=np.float64)
         self.counts[touched] *= np.exp2(elapsed[:, None] * rates)
@@ -103,16 +108,15 @@ class Corpus:
 
     def activity(self) -> "Activity":
         """Return a copy of the activity, for `restore`."""
-        return Activity(self.counts.copy(), self.engaged_ms.copy(), self.totals.copy(), deepcopy(self.covisits))
+        return Activity({name: getattr(self, name).copy() for name in COUNTED}, deepcopy(self.covisits))
 
     def restore(self, activity: "Activity") -> None:
         """Set the activity back; items that came since have none."""
         self.covisits = deepcopy(activity.covisits)
-        for name in ("counts", "engaged_ms", "totals"):
-            kept = getattr(activity, name)
-            target = getattr(self, name)
+        for name in COUNTED:
+            kept, target = activity.arrays[name], getattr(self, name)
             target[: len(kept)] = kept
-            target[len(kept) :] = NEVER if name == "engaged_ms" else 0
+            target[len(kept) :] = _NONE.get(name, 0)
 
     def live(self, now_ms: int, live_for_ms: int | None) -> Ints:
         """Return the numbers of items published by now, not deleted, and published or engaged with lately."""
@@ -126,7 +130,8 @@ class Corpus:
     def streaming(self, items: Ints, now_ms: int) -> npt.NDArray[np.float32]:
         """Return the streaming features (N, STREAMING) of items at a time not before their last engagement."""
         counts = self.counts[items].astype(np.float32)
-        return streaming_features(counts, self.totals[items], self.engaged_ms[items], self.published_ms[items], now_ms)
+        engaged_ms, first_ms = self.engaged_ms[items], self.first_ms[items]
+        return streaming_features(counts, self.totals[items], engaged_ms, first_ms, self.published_ms[items], now_ms)
 
     def popularity(self, now_ms: int) -> npt.NDArray[np.float64]:
         """Return each item's recent engagements (capacity,), as of a time not before the last of them."""
@@ -152,9 +157,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Activity:
-    """A corpus' activity at one time."""
+    """A corpus' activity at one time: its arrays of `COUNTED`, and its covisits."""
 
-    counts: npt.NDArray[np.float64]
-    engaged_ms: Ints
-    totals: Ints
+    arrays: Mapping[str, npt.NDArray[Any]]
     covisits: Covisits

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from headwater.activity import WINDOWS, ItemActivity
+from headwater.activity import NO_ENGAGEMENT_MS, WINDOWS, ItemActivity
 from headwater.features import STREAMING
 from headwater.index.item_numbers import ItemNumbers
 from headwater.streaming_features import streaming_features
@@ -19,6 +19,9 @@ REFRESH_SHARE = 0.05
 FIRST_ROOM = 64
 ROOM = 1.25
 """Rows that a block begins with for each item it is known to get: to grow takes as long as to copy it all."""
+
+
+_ARRAYS = ("_matrix", "_counts", "_totals", "_as_of_ms", "_first_ms", "_published_ms", "_numbers")
 
 
 def with_room(items: int) -> int:
@@ -47,6 +50,7 @@ class Block:
         self._counts = np.zeros((room, WINDOWS), dtype=np.float32)
         self._totals = np.zeros(room, dtype=np.int64)
         self._as_of_ms = np.zeros(room, dtype=np.int64)
+        self._first_ms = np.zeros(room, dtype=np.int64)
         self._published_ms = np.zeros(room, dtype=np.int64)
         self._numbers = np.zeros(room, dtype=np.int64)
         self._sum = np.zeros(dimension, dtype=np.float64)
@@ -71,6 +75,7 @@ class Block:
         self.item_ids = list(item_ids)
         self.rows = {item_id: row for row, item_id in enumerate(item_ids)}
         self._matrix[: len(item_ids), : self._dimension] = embeddings
+        self._first_ms[: len(item_ids)] = NO_ENGAGEMENT_MS
         self._published_ms[: len(item_ids)] = published_ms
         self._sum, self._centroid = embeddings.sum(axis=0, dtype=np.float64), None
         self._squares = float(np.einsum("rc,rc->", embeddings, embeddings, dtype=np.float64))
@@ -98,7 +103,7 @@ class Block:
         self._centroid = None
 
     def _grow(self, room: int) -> None:
-        for name in ("_matrix", "_counts", "_totals", "_as_of_ms", "_published_ms", "_numbers"):
+        for name in _ARRAYS:
             old = getattr(self, name)
             grown = np.zeros((room, *old.shape[1:]), dtype=old.dtype)
             grown[: len(old)] = old
@@ -112,7 +117,8 @@ class Block:
         if row != last:
             self.item_ids[row] = moved
             self.rows[moved] = row
-            for array in (self._matrix, self._counts, self._totals, self._as_of_ms, self._published_ms, self._numbers):
+            for name in _ARRAYS:
+                array = getattr(self, name)
                 array[row] = array[last]
             self._stale_rows.add(row)
             self._unnumbered.add(row)
@@ -125,6 +131,7 @@ class Block:
         self._counts[row] = activity.counts
         self._totals[row] = activity.total
         self._as_of_ms[row] = activity.as_of_ms
+        self._first_ms[row] = activity.first_ms
         self._stale_rows.add(row)
         self._unnumbered.add(row)
 
@@ -186,7 +193,12 @@ class Block:
 
     def _streaming(self, rows: slice | Ints, now_ms: int) -> npt.NDArray[np.float32]:
         return streaming_features(
-            self._counts[rows], self._totals[rows], self._as_of_ms[rows], self._published_ms[rows], now_ms
+            self._counts[rows],
+            self._totals[rows],
+            self._as_of_ms[rows],
+            self._first_ms[rows],
+            self._published_ms[rows],
+            now_ms,
         )
 
     def active_rows(self, since_ms: int) -> Ints:

@@ -37,14 +37,16 @@ def test_an_applied_offset_changes_nothing() -> None:
 
 @given(st.permutations(range(0, 5_000_000, 500_000)))
 def test_order_does_not_matter(times: list[int]) -> None:
-    np.testing.assert_allclose(applied(times).counts, applied(sorted(times)).counts)
+    shuffled = applied(times)
+    np.testing.assert_allclose(shuffled.counts, applied(sorted(times)).counts)
+    assert (shuffled.first_ms, shuffled.as_of_ms) == (START_MS + min(times), START_MS + max(times))
 
 
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=20), st.integers(0, 20))
 def test_partitions_add_up(times: list[int], cut: int) -> None:
     whole, parts = applied(times), [applied(times[:cut]), applied(times[cut:])]
     total = summed(parts)
-    assert total.total == whole.total
+    assert (total.total, total.as_of_ms, total.first_ms) == (whole.total, whole.as_of_ms, whole.first_ms)
     np.testing.assert_allclose(total.counts, whole.counts)
 
 
