@@ -19,7 +19,13 @@ _INTS = "int64[::1]"
 
 
 def streaming_features(
-    counts: Floats, totals: Ints, as_of_ms: Ints, first_ms: Ints, published_at_ms: Ints, now_ms: int
+    counts: Floats,
+    totals: Ints,
+    as_of_ms: Ints,
+    first_ms: Ints,
+    published_at_ms: Ints,
+    now_ms: int,
+    into: Floats | None = None,
 ) -> Floats:
     """Return the streaming dimensions of N items.
 
@@ -30,6 +36,7 @@ def streaming_features(
         first_ms: (N,) int64, first engagement, later than `now_ms` where there is none.
         published_at_ms: (N,) int64.
         now_ms: Epoch ms.
+        into: (N, STREAMING) float32, where to write them.
 
     Returns:
         (N, STREAMING) float32: log1p of each decayed count and of the total; log1p age in hours and e^(-age / a) for
@@ -37,7 +44,7 @@ def streaming_features(
         the `BENT` logs above each of `HINGES`, and multiplied by each e^(-age / a) since the first engagement, which is
         right where publish times are late, early or of another time zone.
     """
-    features = np.empty((len(counts), STREAMING), dtype=np.float32)
+    features = into if into is not None else np.empty((len(counts), STREAMING), dtype=np.float32)
     totals, as_of_ms, first_ms, published_at_ms = map(
         np.ascontiguousarray, (totals, as_of_ms, first_ms, published_at_ms)
     )

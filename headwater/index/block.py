@@ -1,4 +1,4 @@
-"""A contiguous matrix of item embeddings, static and streaming dimensions side by side."""
+"""Contiguous item embeddings, their static dimensions in one matrix and the streaming ones in another."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +21,9 @@ ROOM = 1.25
 """Rows that a block begins with for each item it is known to get: to grow takes as long as to copy it all."""
 
 
-_ARRAYS = ("_matrix", "_counts", "_totals", "_as_of_ms", "_first_ms", "_published_ms", "_numbers")
+FEW = 16
+"""Embeddings for which BLAS would be slow: it copies its right factor into a form of its own."""
+_ARRAYS = ("_static", "_streaming", "_counts", "_totals", "_as_of_ms", "_first_ms", "_published_ms", "_numbers")
 
 
 def with_room(items: int) -> int:
@@ -34,7 +36,7 @@ class Block:
 
     The streaming dimensions are computed for the time of the query: a row whose activity changed at the
     next query, all rows once they are `REFRESH_MS` old (large blocks: as often as `REFRESH_SHARE` of the
-    time allows).
+    time allows). Until the first query they take no memory.
 
     Args:
         dimension: D of the static dimensions.
@@ -46,7 +48,8 @@ class Block:
         self._dimension = dimension
         self.item_ids: list[str] = []
         self.rows: dict[str, int] = {}
-        self._matrix = np.zeros((room, dimension + STREAMING), dtype=np.float32)
+        self._static = np.zeros((room, dimension), dtype=np.float32)
+        self._streaming = np.zeros((room, STREAMING), dtype=np.float32)
         self._counts = np.zeros((room, WINDOWS), dtype=np.float32)
         self._totals = np.zeros(room, dtype=np.int64)
         self._as_of_ms = np.zeros(room, dtype=np.int64)
@@ -70,11 +73,11 @@ class Block:
 
     def fill(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: Ints) -> None:
         """Insert N items into the empty block at once: embeddings (N, D), publish times (N,), no activity."""
-        if len(self._matrix) < len(item_ids):
+        if len(self._static) < len(item_ids):
             self._grow(with_room(len(item_ids)))
         self.item_ids = list(item_ids)
-        self.rows = {item_id: row for row, item_id in enumerate(item_ids)}
-        self._matrix[: len(item_ids), : self._dimension] = embeddings
+        self.rows = dict(zip(item_ids, range(len(item_ids)), strict=True))
+        self._static[: len(item_ids)] = embeddings
         self._first_ms[: len(item_ids)] = NO_ENGAGEMENT_MS
         self._published_ms[: len(item_ids)] = published_ms
         self._sum, self._centroid = embeddings.sum(axis=0, dtype=np.float64), None
@@ -86,14 +89,14 @@ class Block:
         row = self.rows.get(item_id)
         if row is None:
             row = len(self.item_ids)
-            if row == len(self._matrix):
+            if row == len(self._static):
                 self._grow(2 * row)
             self.item_ids.append(item_id)
             self.rows[item_id] = row
         else:
-            self._count(self._matrix[row, : self._dimension], -1)
+            self._count(self._static[row], -1)
         self._count(embedding, 1)
-        self._matrix[row, : self._dimension] = embedding
+        self._static[row] = embedding
         self._published_ms[row] = published_ms
         self.set_activity(item_id, activity)
 
@@ -112,7 +115,7 @@ class Block:
     def remove(self, item_id: str) -> None:
         """Delete an item that is here."""
         row, last = self.rows.pop(item_id), len(self.item_ids) - 1
-        self._count(self._matrix[row, : self._dimension], -1)
+        self._count(self._static[row], -1)
         moved = self.item_ids.pop()
         if row != last:
             self.item_ids[row] = moved
@@ -148,12 +151,12 @@ class Block:
 
     def embedding(self, item_id: str) -> npt.NDArray[np.float32]:
         """Return an item's static embedding (D,)."""
-        found: npt.NDArray[np.float32] = self._matrix[self.rows[item_id], : self._dimension].copy()
+        found: npt.NDArray[np.float32] = self._static[self.rows[item_id]].copy()
         return found
 
     def embeddings(self) -> npt.NDArray[np.float32]:
         """Return all static embeddings (N, D), a view."""
-        return self._matrix[: len(self), : self._dimension]
+        return self._static[: len(self)]
 
     def centroid(self) -> npt.NDArray[np.float32]:
         """Return the mean of the static embeddings, (D,)."""
@@ -171,27 +174,42 @@ class Block:
         """Return publish times (N,), a view."""
         return self._published_ms[: len(self)]
 
-    def matrix(self, now_ms: int) -> npt.NDArray[np.float32]:
-        """Return the item embeddings (N, D + STREAMING) as of `now_ms`, a view."""
+    def scores(self, embeddings: npt.NDArray[np.float32], now_ms: int) -> npt.NDArray[np.float32]:
+        """Return the inner products (B, N) of user embeddings (B, D + STREAMING) with all items as of `now_ms`."""
+        static, streaming = embeddings[:, : self._dimension], embeddings[:, self._dimension :]
+        moving = self._as_of(now_ms)
+        if len(embeddings) > FEW:
+            scores = static @ self.embeddings().T
+            scores += streaming @ moving.T
+            return scores
+        few = self.embeddings() @ static.T
+        few += moving @ streaming.T
+        return few.T
+
+    def scores_of(self, rows: Ints, embedding: npt.NDArray[np.float32], now_ms: int) -> npt.NDArray[np.float32]:
+        """Return the inner products (R,) of (D + STREAMING,) with some rows as of `now_ms`, whatever the others are as of."""
+        found: npt.NDArray[np.float32] = self._static[rows] @ embedding[: self._dimension]
+        found += self._streaming_of(rows, now_ms) @ embedding[self._dimension :]
+        return found
+
+    def _as_of(self, now_ms: int) -> npt.NDArray[np.float32]:
+        """Return the streaming dimensions (N, STREAMING), a view."""
+        found = self._streaming[: len(self)]
         due_ms = max(REFRESH_MS, self._refresh_cost_ms / REFRESH_SHARE)
         if abs(now_ms - self._refreshed_ms) >= due_ms:
             started = time.perf_counter()
-            self._refresh(slice(0, len(self)), now_ms)
+            self._streaming_of(slice(0, len(self)), now_ms, found)
             self._refresh_cost_ms = (time.perf_counter() - started) * 1000
             self._refreshed_ms = now_ms
         elif self._stale_rows:
-            self._refresh(np.fromiter(self._stale_rows, dtype=np.int64), now_ms)
+            rows = np.fromiter(self._stale_rows, dtype=np.int64)
+            found[rows] = self._streaming_of(rows, now_ms)
         self._stale_rows.clear()
-        return self._matrix[: len(self)]
+        return found
 
-    def matrix_of(self, rows: Ints, now_ms: int) -> npt.NDArray[np.float32]:
-        """Return the item embeddings (R, D + STREAMING) of some rows as of `now_ms`, whatever the others are as of."""
-        return np.hstack((self._matrix[rows, : self._dimension], self._streaming(rows, now_ms)))
-
-    def _refresh(self, rows: slice | Ints, now_ms: int) -> None:
-        self._matrix[rows, self._dimension :] = self._streaming(rows, now_ms)
-
-    def _streaming(self, rows: slice | Ints, now_ms: int) -> npt.NDArray[np.float32]:
+    def _streaming_of(
+        self, rows: slice | Ints, now_ms: int, into: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
         return streaming_features(
             self._counts[rows],
             self._totals[rows],
@@ -199,6 +217,7 @@ class Block:
             self._first_ms[rows],
             self._published_ms[rows],
             now_ms,
+            into,
         )
 
     def active_rows(self, since_ms: int) -> Ints:

@@ -163,8 +163,14 @@ class Graph:
         self._index = _new_index(self._dimension)
         self._index.load_index(str(path))
         self._index.set_num_threads(1)
-        for item_id, label in zip(item_ids, labels.tolist(), strict=True):
-            self._join(item_id, label)
+        numbers = labels.tolist()
+        self._labels = dict(zip(item_ids, numbers, strict=True))
+        self._members = dict(zip(numbers, item_ids, strict=True))
+        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        together: dict[int, list[str]] = {}
+        for place in np.flatnonzero(counts[inverse] > 1).tolist():
+            together.setdefault(numbers[place], []).append(item_ids[place])
+        self._members.update(together)
 
 
 def _empty(dimension: int, room: int) -> "hnswlib.Index":

@@ -22,7 +22,6 @@ EXACT_LIMIT = 100_000
 GRAPH_OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
-FEW = 16
 OUTLOOK_SHARE = 0.005
 """Of the items that may come, change or go until it is told anew where topics lie."""
 PROBED_ITEMS = 20_000
@@ -129,10 +128,11 @@ class ItemIndex:
         for topics, rows in zip(topic_sets, members, strict=True):
             for topic in dict.fromkeys(topics):
                 carriers.setdefault(topic, []).append(rows)
+        names = np.array(item_ids, dtype=np.object_)
         for topic, parts in carriers.items():
             rows = np.sort(np.concatenate(parts))
             self._blocks[topic] = Block(self.dimension)
-            self._blocks[topic].fill([item_ids[row] for row in rows.tolist()], embeddings[rows], published_ms[rows])
+            self._blocks[topic].fill(names[rows].tolist(), embeddings[rows], published_ms[rows])
 
     def _moved(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
@@ -306,7 +306,7 @@ class ItemIndex:
         chosen = np.unique(np.concatenate(parts))
         if len(chosen) < min(k + len(excluded), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-        scores = block.matrix_of(chosen, now_ms) @ embedding
+        scores = block.scores_of(chosen, embedding, now_ms)
         if more:
             scores[np.searchsorted(chosen, more.rows)] += more.scores
         scores[np.isin(chosen, _rows_of(block, excluded))] = NEVER
@@ -323,11 +323,10 @@ def _search_block(
     excluded: Sequence[Collection[str]],
     added: AddedScores | None,
 ) -> Iterator[Candidates]:
-    matrix = block.matrix(now_ms)  # (N, D + S)
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         part = slice(start, start + step)
-        scores = _inner_products(embeddings[part], matrix)
+        scores = block.scores(embeddings[part], now_ms)
         if added:
             more = added.of(part).within(block)
             scores[more.owners, more.rows] += more.scores
@@ -337,13 +336,6 @@ def _search_block(
             row_scores[_rows_of(block, out)] = NEVER
         for rows, best, count in zip(*top(scores, k), strict=True):
             yield _candidates(block, rows[:count], best[:count])
-
-
-def _inner_products(embeddings: Embeddings, matrix: Embeddings) -> Embeddings:
-    """Return (b, N); BLAS copies its right factor into a form of its own, which is dear for few rows on the left."""
-    if len(embeddings) > FEW:
-        return embeddings @ matrix.T
-    return (matrix @ embeddings.T).T
 
 
 def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:

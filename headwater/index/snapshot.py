@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 MANIFEST = "manifest.json"
 ITEMS = "items.json"
+EMBEDDINGS = "embeddings.npy"
 ARRAYS = "arrays.npz"
 GRAPH = "graph.bin"
 
@@ -66,9 +67,9 @@ def _write(temporary: Path, version: str, index: ItemIndex, applied: Mapping[int
     topic_set_of = [topic_sets.setdefault(index.topics_of(each), len(topic_sets)) for each in block.item_ids]
     items = {"item_ids": block.item_ids, "topic_sets": list(topic_sets)}
     (temporary / ITEMS).write_text(json.dumps(items), encoding="utf-8")
+    np.save(temporary / EMBEDDINGS, block.embeddings(), allow_pickle=False)
     np.savez(
         temporary / ARRAYS,
-        embeddings=block.embeddings(),
         published_ms=block.published_ms(),
         topic_set_of=np.array(topic_set_of, dtype=np.int64),
         labels=index.graph.save(temporary / GRAPH, block.item_ids),
@@ -109,7 +110,8 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
     item_ids, topic_sets = items["item_ids"], list(map(tuple, items["topic_sets"]))
     index = ItemIndex(manifest.dimension)
     with np.load(path / ARRAYS) as arrays:
-        index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], arrays["embeddings"])
+        embeddings = np.load(path / EMBEDDINGS, mmap_mode="r")
+        index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], embeddings)
         index.graph.load(path / GRAPH, item_ids, arrays["labels"])
     return index, manifest.applied
 
