@@ -1,9 +1,9 @@
 """From Kafka to an answer: `python -m benchmarks.freshness`.
 
 A server with 100,000 news clicks behind it answers 300 queries a second while 300 items or 2,000 engagements a second come
-in. Of some the time is taken from the append, as the broker stamps it in whole milliseconds, to the first answer that
-shows them: the item is a candidate, or what the user engaged with is none any more. The floor is an insert and a search
-in process: hnswlib, and Milvus Lite where `pip install -c constraints.txt milvus-lite pymilvus` was run.
+in, or nothing else at all. Of some the time is taken from the append, as the broker stamps it in whole milliseconds, to the
+first answer that shows them: the item is a candidate, or what the user engaged with is none any more. The floor is an insert
+and a search in process: hnswlib, and Milvus Lite where `pip install -c constraints.txt milvus-lite pymilvus` was run.
 """
 
 import json
@@ -43,6 +43,7 @@ USERS = 10_000
 K = 50
 CONNECTIONS, QUERIES_PER_S = 8, 300
 ITEMS_PER_S, ENGAGEMENTS_PER_S = 300, 2_000
+ALONE_ITEMS = 200
 SECONDS, WARM_S = 20.0, 3.0
 POLL_S, PAUSE_S, LOST_S = 0.002, 0.05, 30.0
 SAMPLED = "sampled"
@@ -155,6 +156,7 @@ def main(runs: int, seconds: float) -> None:
             return probe.engagement(random.choice(users), random.choice(topics))
 
         measured.under(publish, probe.item, WARM_S)
+        figures["alone"] = _alone(probe)
         figures["new_items"] = _over([measured.under(publish, probe.item, seconds) for _ in range(runs)])
         figures["engagements"] = _over([measured.under(engage, engaged, seconds) for _ in range(runs)])
     figures["in_process"] = _floors()
@@ -181,6 +183,14 @@ def _engage(settings: Settings, users: list[str], items: list[str], at_ms: int, 
             producer.send(Engagement(event_id=event_id, user_id=who, item_id=what, occurred_at=at_ms))
 
         return paced(ENGAGEMENTS_PER_S, seconds, send)
+
+
+def _alone(probe: Probe) -> Figures:
+    waits_ms = []
+    for _ in range(ALONE_ITEMS):
+        waits_ms.append(probe.item())
+        time.sleep(PAUSE_S)
+    return {"samples": len(waits_ms), **_quantiles(waits_ms)}
 
 
 def _quantiles(waits_ms: list[float]) -> Figures:

@@ -134,6 +134,7 @@ def _churn(figures: Figures) -> list[str]:
 def _freshness(figures: Figures) -> list[str]:
     floors = {name: each for name, each in figures["in_process"].items() if isinstance(each, dict)}
     rows = [
+        _waits("new item while nothing else comes in: append → candidate", figures["alone"], ""),
         _waits(
             "new item under 300 items/s and 300 queries/s: append → candidate", figures["new_items"], "20, 150, 1,000"
         ),
