@@ -234,7 +234,7 @@ without Faust, is the limit. Next: more workers.""",
 The server has one core, who floods it the other: what is answered falls as refusals take their part of the server's
 core. Next: refuse before the request is parsed.""",
     "freshness": """\
-A new item passes two Kafka topics and two Faust agents, and each fetch waits up to 20 ms for others to come along. The rest
+A new item passes two Kafka topics and two Faust agents, and under load each fetch follows the one before after 10 ms. The rest
 is the wait for a core: queries, Kafka, Redis, both workers and the clients want all of both, and single queries over HTTP
 most of the server's. The floor inserts and searches in one process, without Kafka.""",
     "search": """\

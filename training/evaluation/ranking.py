@@ -77,6 +77,8 @@ class Ranking:
             for name, scorer in scorers.items()
             if scorer.steered and len(self.topics)
         }
+        everything = np.arange(len(self.corpus) + 1)
+        carriers = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
         for query in range(len(examples)):
             now_ms = int(examples.times_ms[query])
             counts = before(query)
@@ -91,7 +93,7 @@ class Ranking:
             self.asked_ms.append(now_ms)
             self.items.append(int(examples.items[query]))
             self.conditions.append(int(conditions[query]))
-            on_topic = self.corpus.has_topic(live, int(conditions[query]))
+            on_topic = carriers[int(conditions[query])][live]
             self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
             for name, baseline in self.baselines.items():
                 scores = baseline.scores(np.asarray(seen[query]), live)
@@ -105,18 +107,19 @@ class Ranking:
             nearest[covisits.items] += covisits.values[:, NEAR_LOG]
             self._rank_scores("co-visitation", nearest, place, on_topic, nearest)
             for name, scorer in scorers.items():
-                user, embedded = users[name][query], items[name].of(live)
+                user, embedded = users[name][query], items[name].with_those_of(live)
                 weights = user[embedded.shape[1] :]
-                scores = scorer.static_scores(user, embedded) + streaming @ weights[:STREAMING]
+                scores = scorer.static_scores(user, embedded)[live] + streaming @ weights[:STREAMING]
                 scores[covisits.items] += covisits.values @ weights[STREAMING : STREAMING + COVISITS]
-                pull = embedded[:, : scorer.steered] @ user[: scorer.steered]
+                pull = (embedded[:, : scorer.steered] @ user[: scorer.steered])[live]
                 filtered = scores - (1.0 - FILTERED_PULL) * pull
                 if scorer.second_stage:
                     best = _best(filtered, on_topic)
                     pairs = np.zeros((len(live), COVISITS), dtype=np.float32)
                     pairs[covisits.items] = covisits.values
-                    parts = [each[best] for each in (embedded, streaming, pairs, filtered)]
-                    again = scorer.second_stage(examples[query : query + 1].features, user, *parts)
+                    parts = [each[best] for each in (streaming, pairs, filtered)]
+                    asked = examples[query : query + 1].features
+                    again = scorer.second_stage(asked, user, embedded[live[best]], *parts)
                     filtered[best] = again - again.min() + filtered[best].max()
                 self._rank_scores(name, scores, place, on_topic, filtered)
                 for ending, pulls in merged.get(name, {}).items():
@@ -220,8 +223,8 @@ class _Embedded:
         self._known = np.zeros(size, dtype=np.bool_)
         self._matrix: Floats | None = None
 
-    def of(self, items: Ints) -> Floats:
-        """Return the embeddings (N, D) of item numbers."""
+    def with_those_of(self, items: Ints) -> Floats:
+        """Return the embeddings (I, D) by item number, zeros where they were never asked for: a copy of some costs more."""
         fresh = items[~self._known[items]]
         if self._matrix is None or len(fresh):
             embeddings = self._scorer.embed_items(fresh)
@@ -229,5 +232,4 @@ class _Embedded:
                 self._matrix = np.zeros((len(self._known), embeddings.shape[1]), dtype=np.float32)
             self._matrix[fresh] = embeddings
             self._known[fresh] = True
-        found: Floats = self._matrix[items]
-        return found
+        return self._matrix
