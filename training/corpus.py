@@ -18,14 +18,13 @@ NEVER = -(2**60)
 FIRST_CAPACITY = 1024
 COUNTED = ("counts", "totals", "engaged_ms", "first_ms")
 """The arrays of a corpus that engagements change."""
-_NONE = {"published_ms": NEVER, "engaged_ms": NEVER, "first_ms": NO_ENGAGEMENT_MS}
 RECENT = 1
 """Of `HALF_LIVES_MS`: by a longer one rising items seem rarer than they are, and the towers learn to rank them lower."""
 Ints = npt.NDArray[np.int64]
 
 
 class Corpus:
-    """All items ever seen, numbered from 1 (0 is no item), with topics, times and decayed counts.
+    """All items ever seen, numbered from 1, with topics, times and decayed counts; 0 is no item, and nothing is known of it.
 
     Implements `headwater.features.Indices`, so that examples are encoded once, in numbers that stay valid while the
     corpus grows.
@@ -88,7 +87,7 @@ class Corpus:
     def _grow(self) -> None:
         for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", "alive", "counts", "totals"):
             old = getattr(self, name)
-            grown = np.full((2 * len(old), *old.shape[1:]), _NONE.get(name, 0), dtype=old.dtype)
+            grown = np.full((2 * len(old), *old.shape[1:]), old[0], dtype=old.dtype)
             grown[: len(old)] = old
             setattr(self, name, grown)
 
@@ -116,7 +115,7 @@ class Corpus:
         for name in COUNTED:
             kept, target = activity.arrays[name], getattr(self, name)
             target[: len(kept)] = kept
-            target[len(kept) :] = _NONE.get(name, 0)
+            target[len(kept) :] = kept[0]
 
     def live(self, now_ms: int, live_for_ms: int | None) -> Ints:
         """Return the numbers of items published by now, not deleted, and published or engaged with lately."""

@@ -73,7 +73,7 @@ class Ranking:
         items = {name: _Embedded(scorer, len(self.corpus) + 1) for name, scorer in scorers.items()}
         users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
         merged = {
-            name: self._merged(scorer, examples[:1])
+            name: self._merged(scorer, items[name], examples[:1])
             for name, scorer in scorers.items()
             if scorer.steered and len(self.topics)
         }
@@ -126,7 +126,7 @@ class Ranking:
                     above = scores - pull + pulls[live]
                     self.row(f"{name}+{ending}").add(rank_of(above, place), _match(above, on_topic))
 
-    def _merged(self, scorer: Scorer, anyone: Examples) -> dict[str, npt.NDArray[np.float64]]:
+    def _merged(self, scorer: Scorer, embedded: "_Embedded", anyone: Examples) -> dict[str, npt.NDArray[np.float64]]:
         """Return by how much the condition raises each item (I,), under the topic of its own that raises it most."""
         everybody, steered = anyone[np.zeros(len(self.topics), dtype=np.int64)], scorer.steered
         directions = FILTERED_PULL * scorer.embed_users(everybody, self.topics)[:, :steered]  # (T, steered)
@@ -136,8 +136,8 @@ class Ranking:
         places = place_of[self.corpus.item_topics[: len(self.corpus) + 1]]  # (I, ITEM_TOPICS)
         items, columns = np.nonzero(places >= 0)
         places = places[items, columns]  # (E,)
-        embedded = scorer.embed_items(np.arange(1, len(self.corpus) + 1))[:, :steered]  # (I, steered), from item 1
-        pulls = np.einsum("es,es->e", embedded[items - 1], directions[places])
+        everything = embedded.with_those_of(np.arange(1, len(self.corpus) + 1))[:, :steered]
+        pulls = np.einsum("es,es->e", everything[items], directions[places])
         levels = np.bincount(places, pulls, len(self.topics)) / np.maximum(
             np.bincount(places, minlength=len(self.topics)), 1
         )
