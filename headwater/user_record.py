@@ -12,6 +12,10 @@ from headwater.events import Engagement
 from headwater.fold import EMPTY, TopicCounters, UserState, fold
 
 FORMAT = 1
+DIGIT_IDS, DIGIT_TOPICS, NEAR_TIMES = 2, 4, 8
+"""Beside the format: parts that are kept in a shorter form."""
+_FORMS = DIGIT_IDS | DIGIT_TOPICS | NEAR_TIMES
+NEAR_MS = 2**32
 RECENT_EVENTS = 32
 EVENT_HASH_BYTES = 6
 TIME_BYTES = 6
@@ -76,12 +80,14 @@ def event_hash(event_id: str) -> bytes:
 
 
 def encode_user_record(record: UserRecord) -> bytes:
-    """Return the compact binary form, about 1 KB for 50 engagements."""
+    """Return the compact binary form: below 900 bytes for 50 engagements with items whose ids are numbers."""
     state = record.state
-    ids = "\n".join(state.item_ids).encode()
-    names = "\n".join(state.topics.topics).encode()
+    ids, short_ids = _packed_texts(state.item_ids)
+    names, short_topics = _packed_texts(state.topics.topics)
+    times, near = _packed_times(state.times_ms + state.topics.as_of_ms)
+    form = FORMAT | DIGIT_IDS * short_ids | DIGIT_TOPICS * short_topics | NEAR_TIMES * near
     header = _HEADER.pack(
-        FORMAT,
+        form,
         record.partition,
         record.offset,
         state.engagements,
@@ -91,16 +97,8 @@ def encode_user_record(record: UserRecord) -> bytes:
         len(ids),
         len(names),
     )
-    return b"".join(
-        (
-            header,
-            ids,
-            names,
-            _pack_times(state.times_ms + state.topics.as_of_ms),
-            struct.pack(f"<{len(state.topics.weights)}d", *state.topics.weights),
-            record.recent_events,
-        )
-    )
+    weights = struct.pack(f"<{len(state.topics.weights)}d", *state.topics.weights)
+    return b"".join((header, ids, names, times, weights, record.recent_events))
 
 
 def decode_user_record(data: bytes) -> UserRecord:
@@ -109,16 +107,15 @@ def decode_user_record(data: bytes) -> UserRecord:
     Raises:
         ValueError: the bytes are of another format.
     """
-    if len(data) < _HEADER.size or data[0] != FORMAT:
+    if len(data) < _HEADER.size or data[0] & ~_FORMS != FORMAT:
         raise ValueError("not a user record of this format")
-    _, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = _HEADER.unpack_from(data)
+    form, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = _HEADER.unpack_from(data)
     at = _HEADER.size
-    ids = tuple(data[at : at + n_ids].decode().split("\n")) if n_history else ()
+    ids = _texts(data[at : at + n_ids], n_history, digits=bool(form & DIGIT_IDS))
     at += n_ids
-    names = tuple(data[at : at + n_names].decode().split("\n")) if n_topics else ()
+    names = _texts(data[at : at + n_names], n_topics, digits=bool(form & DIGIT_TOPICS))
     at += n_names
-    times = _unpack_times(data, at, n_history + n_topics)
-    at += len(times) * TIME_BYTES
+    times, at = _times(data, at, n_history + n_topics, near=bool(form & NEAR_TIMES))
     weights = struct.unpack_from(f"<{n_topics}d", data, at)
     at += n_topics * 8
     state = UserState(
@@ -130,12 +127,36 @@ def decode_user_record(data: bytes) -> UserRecord:
     return UserRecord(state, partition, offset, data[at : at + n_events * EVENT_HASH_BYTES])
 
 
-def _pack_times(times_ms: Sequence[int]) -> bytes:
-    whole = np.array(times_ms, dtype="<i8").view(np.uint8).reshape(-1, 8)
-    return whole[:, :TIME_BYTES].tobytes()
+def _packed_texts(texts: Sequence[str]) -> tuple[bytes, bool]:
+    """Return texts one after the other, and whether they are digits alone: then each is a nibble, as is what parts them."""
+    text = "\n".join(texts)
+    if not (text.isascii() and text.replace("\n", "").isdigit()):
+        return text.encode(), False
+    nibbles = text.replace("\n", "a")
+    return bytes.fromhex(nibbles + "a" if len(nibbles) % 2 else nibbles), True
 
 
-def _unpack_times(data: bytes, at: int, count: int) -> tuple[int, ...]:
+def _texts(data: bytes, count: int, *, digits: bool) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return tuple(data.hex().split("a")[:count] if digits else data.decode().split("\n"))
+
+
+def _packed_times(times_ms: Sequence[int]) -> tuple[bytes, bool]:
+    """Return times one after the other, and whether they are near: then the earliest, and by how much each is later."""
+    times = np.array(times_ms, dtype="<i8")
+    if times_ms and max(times_ms) - (earliest_ms := min(times_ms)) < NEAR_MS:
+        return earliest_ms.to_bytes(TIME_BYTES, "little") + (times - earliest_ms).astype("<u4").tobytes(), True
+    return times.view(np.uint8).reshape(-1, 8)[:, :TIME_BYTES].tobytes(), False
+
+
+def _times(data: bytes, at: int, count: int, *, near: bool) -> tuple[tuple[int, ...], int]:
+    """Return so many times and where they end."""
+    if near:
+        earliest_ms = int.from_bytes(data[at : at + TIME_BYTES], "little")
+        later = np.frombuffer(data, "<u4", count, at + TIME_BYTES).astype(np.int64)
+        later += earliest_ms
+        return tuple(later.tolist()), at + TIME_BYTES + 4 * count
     whole = np.zeros((count, 8), dtype=np.uint8)
     whole[:, :TIME_BYTES] = np.frombuffer(data, np.uint8, count * TIME_BYTES, at).reshape(count, TIME_BYTES)
-    return tuple(whole.view("<i8").ravel().tolist())
+    return tuple(whole.view("<i8").ravel().tolist()), at + count * TIME_BYTES
