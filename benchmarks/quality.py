@@ -98,6 +98,14 @@ EXPERIMENTS = (
         seeds=(0,),
     ),
     Experiment(
+        "held-out",
+        "Topics that training never asked for, on a development day",
+        (
+            *(*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "8000"),
+            *("--methods", "conditional,held-out-topics"),
+        ),
+    ),
+    Experiment(
         "ages",
         "By the age of the item, on a development day",
         (*NEWS, *DEVELOPMENT_DAY, "--coarse-topics", "15", "--max-queries", "20000"),

@@ -102,8 +102,8 @@ def _compact(learner: Learner) -> tuple[Vocabulary, Towers]:
     towers = Towers(replace(old, topics=len(corpus.topics), items=len(kept)))
     item_rows = torch.from_numpy(np.concatenate(([0], learner.ids.rows(kept))))
     topic_rows = torch.arange(len(corpus.topics) + 1)
-    with torch.no_grad():
-        weights = learner.towers.state_dict()
+    with torch.no_grad(), learner.towers.for_serving() as served:
+        weights = served.state_dict()
         for name, target in towers.state_dict().items():
             source = weights[name]
             if name in ("user.history.weight", "item.own.weight"):

@@ -42,7 +42,8 @@ def _conditions(topics: int, width: int = CONDITION) -> nn.Embedding:
 class Steer(nn.Module):
     """The condition points in its topic's direction, in dimensions of its own; the person fills all others.
 
-    The direction is that of the topic in the item tower, so that a topic no example asked for can be asked for.
+    The direction is that of the topic in the item tower, so that a topic no example asked for can be asked for. What
+    turns it aside is learned from examples that ask for it, and nothing until then.
     """
 
     def __init__(self, sizes: FusionSizes) -> None:
@@ -56,6 +57,17 @@ class Steer(nn.Module):
     def forward(self, person: Tensor, condition: Tensor) -> Tensor:
         direction = self.strength * self.about(condition) + self.aside(condition)
         return torch.cat((direction, self.mlp(person)), dim=1)
+
+    @torch.no_grad()
+    def levelled(self) -> Tensor:
+        """Return `aside` (T + 1, topical) with which topics never asked for pull their items as the others do on average."""
+        about, aside = self.about.weight, self.aside.weight
+        pulls = ((self.strength * about + aside) * about).sum(1)  # (T + 1,)
+        asked = aside.any(1)
+        if not asked.any():
+            return aside
+        more = (pulls[asked].mean() / pulls.clamp(min=1e-6) - 1.0).masked_fill(asked, 0.0)
+        return aside + more.unsqueeze(1) * self.strength * about
 
 
 class Alone(nn.Module):

@@ -253,7 +253,8 @@ class Learner:
     def embed_users(self, features: Features, conditions: Ints) -> npt.NDArray[np.float32]:
         """Return user embeddings (B, D + STREAMING + COVISITS)."""
         rows = np.arange(len(conditions))
-        embeddings: npt.NDArray[np.float32] = self._embed_users(features, rows, conditions).numpy()
+        with self.towers.for_serving():
+            embeddings: npt.NDArray[np.float32] = self._embed_users(features, rows, conditions).numpy()
         return embeddings
 
     @torch.no_grad()

@@ -5,6 +5,8 @@ score(user, condition, item, now) =
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -171,6 +173,20 @@ class Towers(nn.Module):
         self.item = ItemTower(sizes)
         if isinstance(self.user.fusion, Steer):
             self.user.fusion.about = self.item.about
+
+    @contextmanager
+    def for_serving(self) -> Iterator["Towers"]:
+        """Hold what is served instead of what is trained: every topic can be asked for, see `Steer.levelled`."""
+        fusion = self.user.fusion
+        if not isinstance(fusion, Steer):
+            yield self
+            return
+        trained = fusion.aside.weight.data
+        fusion.aside.weight.data = fusion.levelled()
+        try:
+            yield self
+        finally:
+            fusion.aside.weight.data = trained
 
     def grown(self, sizes: TowerSizes) -> "Towers":
         """Return towers of larger vocabularies that start from these weights."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.connection import HiredisRespSerializer
 
 from headwater.activity import ItemActivity, decode_activity, encode_activity
 from headwater.delivered import Delivered, decode_delivered, encode_delivered
@@ -23,6 +24,20 @@ CLOCKS_APART_MS = 60_000
 SET_ALL = "for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n - 1], 'PX', ARGV[2 * n]) end"
 """One command for all values, since a client takes longer to send each than Redis to set it."""
 Decoded = TypeVar("Decoded")
+
+
+class _PacksInC:
+    """A connection that packs commands in C, as redis-py's synchronous ones do; its asynchronous ones take five times as long.
+
+    A command of hundreds of keys or values takes them more than a millisecond.
+    """
+
+    _packer = HiredisRespSerializer()
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return the command as it goes over the wire."""
+        packed: list[bytes] = self._packer.pack(*args)
+        return packed
 
 
 class RedisFeatureStore:
@@ -45,6 +60,8 @@ class RedisFeatureStore:
     def of(cls, settings: Settings) -> "RedisFeatureStore":
         """Return the store of an installation, over connections of its own."""
         redis = Redis.from_url(settings.redis_url.get_secret_value())
+        pool: Any = redis.connection_pool
+        pool.connection_class = type("PackingConnection", (_PacksInC, pool.connection_class), {})
         return cls(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:

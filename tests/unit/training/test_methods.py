@@ -12,6 +12,7 @@ from headwater.errors import BundleRefused, UsageError
 from headwater.events import Engagement, Item
 from headwater.features import STREAMING
 from headwater.fold import EMPTY
+from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
@@ -20,6 +21,7 @@ from training.examples import Examples, Logged, build_examples
 from training.export import export_bundle
 from training.learner import Learner
 from training.methods import METHODS
+from training.sampling import is_held_out
 
 SETTINGS = LearningSettings(batch=64, uniform=32, same_condition=32)
 
@@ -53,6 +55,32 @@ def test_a_method_learns(name: str, world: tuple[Corpus, Examples]) -> None:
     assert users.shape == (3, settings.dimension + STREAMING + COVISITS + personas)
     assert items.shape == (2, settings.dimension)
     assert np.isfinite(learner.static_scores(users[0], items)).all()
+
+
+def test_a_topic_that_training_never_asked_for_pulls_as_the_others_do(
+    world: tuple[Corpus, Examples], tmp_path: Path
+) -> None:
+    corpus, examples = world
+    corpus.restore(Corpus().activity())
+    topics = np.arange(1, len(corpus.topics) + 1)
+    settings = replace(SETTINGS, held_out=0.3)
+    learner, held_out = Learner(corpus, settings), is_held_out(topics, settings.held_out)
+    assert 0 < held_out.sum() < len(topics)
+    for batch in prepare(corpus, examples, settings, np.random.default_rng(0)):
+        learner.step(batch)
+    trained = {name: weights.clone() for name, weights in learner.towers.state_dict().items()}
+    features = examples[np.zeros(len(topics), dtype=np.int64)].features
+    directions = learner.embed_users(features, topics)[:, : learner.towers.sizes.steered]
+    everybody = trained["user.start"].numpy()[: directions.shape[1]]
+    pulls = ((directions - everybody) * trained["item.about.weight"][topics].numpy()).sum(axis=1)
+    assert pulls[held_out] == pytest.approx(pulls[~held_out].mean(), rel=1e-5)
+    assert not trained["user.fusion.aside.weight"][topics[held_out]].any()
+    # Nothing of it stays in what is trained, and it is in what is served.
+    assert all(weights.equal(trained[name]) for name, weights in learner.towers.state_dict().items())
+    bundle = Bundle.load(export_bundle(learner, tmp_path, [EMPTY], int(examples.times_ms[-1]), {}, {}))
+    queries = [Query(EMPTY, topic) for topic in corpus.topics]
+    served = bundle.user_tower.embed(encode_queries(queries, int(examples.times_ms[-1]), bundle.vocabulary))
+    assert served[:, : bundle.manifest.topical] == pytest.approx(directions, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name.startswith("fusion-")])
