@@ -312,7 +312,7 @@ def main(items: int, turnovers: int, as_json: bool) -> None:
             rows.append(row)
             click.echo("  ".join(f"{key} {value}" for key, value in row.items()), err=as_json)
     document = {"items": items, "turnovers": turnovers, "k": K, "rows": rows}
-    record("churn", "python -m benchmarks.churn", document)
+    record("churn", document)
     if as_json:
         click.echo(json.dumps(document))
 

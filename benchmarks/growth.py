@@ -45,7 +45,7 @@ def main(sizes: tuple[int, ...]) -> None:
     """Measure and keep the figures."""
     rows = [asyncio.run(_row(size)) for size in sizes]
     click.echo(json.dumps(rows, indent=1))
-    record("growth", "python -m benchmarks.growth", {"runs": REPEATS, "rows": rows})
+    record("growth", {"runs": REPEATS, "rows": rows})
 
 
 async def _row(users: int) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import platform
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -256,8 +258,16 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model.partition(':')[2].strip()}, Python {platform.python_version()}"
 
 
-def record(name: str, command: str, figures: Mapping[str, Any]) -> None:
-    """Keep a benchmark's figures for the page of results."""
+def record(name: str, figures: Mapping[str, Any], part: str = "", arguments: Sequence[str] | None = None) -> None:
+    """Keep a benchmark's figures for the page of results.
+
+    Args:
+        name: Of the benchmark.
+        figures: What was measured.
+        part: Sets figures apart that are measured one by one.
+        arguments: What measures these figures again, this process's own unless told.
+    """
     FIGURES.mkdir(parents=True, exist_ok=True)
-    document = {"command": command, "machine": machine(), **figures}
-    (FIGURES / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    given = [each for each in sys.argv[1:] if each != "--json"] if arguments is None else arguments
+    document = {"command": shlex.join(["python", "-m", f"benchmarks.{name}", *given]), "machine": machine(), **figures}
+    (FIGURES / f"{name}{part}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -49,6 +49,8 @@ def main(events: int) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(figures, indent=2))
+    if wrong := _wrong(figures):
+        raise SystemExit("; ".join(wrong))
 
 
 def run(installation: Installation, data: News, events: int) -> dict[str, Any]:
@@ -81,6 +83,25 @@ def run(installation: Installation, data: News, events: int) -> dict[str, Any]:
     figures |= _accounts(installation, figures["engagements"])
     figures["notification"] = _notification(settings, installation.topics()[0], data.users(NOTIFIED_USERS))
     return figures
+
+
+def _wrong(figures: dict[str, Any]) -> list[str]:
+    """Return what must not be."""
+    queries, stream, offline = figures["queries"], figures["stream"], figures["offline"]
+    wrong = [
+        f"{queries[name]} queries {name}"
+        for name in ("failed", "of_mixed_versions", "of_unknown_version")
+        if queries[name]
+    ]
+    if figures["unaccounted"]:
+        wrong.append(f"{figures['unaccounted']} engagements unaccounted for")
+    if {**stream, **offline} != stream:
+        wrong.append(f"the stream counted {stream}, the offline fold {offline}")
+    if figures["users_equal_bit_for_bit"] != figures["users_compared"]:
+        wrong.append(
+            f"{figures['users_equal_bit_for_bit']} of {figures['users_compared']} users equal the offline fold"
+        )
+    return wrong
 
 
 def _refresh(installation: Installation) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def main(runs: int) -> None:
         figures["queries"]["failed"] = sum(run["failed"] for run in floods)
         figures["stream"] = _burst(installation, data)
     click.echo(json.dumps(figures, indent=1))
-    record("overload", "python -m benchmarks.overload", figures)
+    record("overload", figures)
 
 
 def _flooded(installation: Installation, paths: Sequence[str]) -> dict[str, float]:

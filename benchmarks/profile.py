@@ -43,7 +43,7 @@ def main() -> None:
             with looked_at(installation.server, "server, notification job", processes):
                 _notify(installation, users, topics[0])
     click.echo(json.dumps(processes, indent=1))
-    record("profile", "python -m benchmarks.profile", {"processes": processes})
+    record("profile", {"processes": processes})
 
 
 def _notify(installation: Installation, users: list[str], topic: str) -> None:

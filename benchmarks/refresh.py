@@ -47,13 +47,14 @@ def main(runs: int) -> None:
         statistics.median(each["took_s"]["total"] - each["took_s"]["rotate"] for each in found), 2
     )
     click.echo(json.dumps(figures, indent=1))
-    record("refresh", "python -m benchmarks.refresh", figures)
+    record("refresh", figures)
 
 
 def _refreshed(trainer: Trainer) -> dict[str, Any]:
     """Refresh once; return the run record, with what each stage took."""
     run = trainer.refresh()
     assert run is not None
+    assert run["promoted"], run["reasons"]
     until = {"begin": 0.0, **run["seconds"]}
     took = {after: until[after] - until[before] for before, after in pairwise(until)}
     return {**run, "took_s": {**took, "rotate": took["total"], "total": until["total"]}}

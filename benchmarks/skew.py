@@ -23,6 +23,8 @@ from training.examples import Examples, Logged, build_examples
 
 VECTORS = 100_000
 SLICE = 32
+LATE_EVERY, LATE_SHARE = 40, 20
+"""One engagement in so many comes late, by one part in so many of the log."""
 
 Served = tuple[dict[str, npt.NDArray[Any]], dict[str, bytes]]
 
@@ -42,15 +44,16 @@ def differing(vectors: int, seed: int = 0) -> int:
 
 
 def _log(vectors: int, seed: int) -> tuple[Corpus, list[Logged]]:
-    corpus, log = Corpus(), list[Logged]()
+    corpus, engagements = Corpus(), list[Engagement]()
     world = World(seed=seed, users=max(50, vectors // 40), engagements_per_hour=max(600, vectors // 4))
-    while len(log) < vectors:
+    while len(engagements) < vectors:
         for event in world.step(HOUR_MS):
             if isinstance(event, Item):
                 corpus.put(event)
             elif isinstance(event, Engagement):
-                log.append(Logged(event, 0, len(log)))
-    return corpus, log[:vectors]
+                engagements.append(event)
+    order = sorted(range(vectors), key=lambda place: place + (place % LATE_EVERY == 0) * vectors // LATE_SHARE)
+    return corpus, [Logged(engagements[place], 0, offset) for offset, place in enumerate(order)]
 
 
 def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
@@ -88,7 +91,7 @@ def _rebuilt(corpus: Corpus, examples: Examples) -> list[dict[str, bytes]]:
         for begin, end in pairwise(ends.tolist()):
             named = zip(found.items[begin:end].tolist(), found.values[begin:end], strict=True)
             rebuilt.append({corpus.items[number - 1].item_id: values.tobytes() for number, values in named})
-        corpus.engage(part.items, part.times_ms, part.histories)
+        corpus.engage(part.items, part.times_ms, part.predecessors)
     return rebuilt
 
 

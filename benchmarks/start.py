@@ -56,7 +56,7 @@ def main(sizes: tuple[int, ...], runs: int, rebuild: bool) -> None:
     figures["rows"] = [_row(size, runs, rebuild) for size in sizes]
     figures["user_record"] = _user_record()
     click.echo(json.dumps(figures, indent=1))
-    record("start", "python -m benchmarks.start " + " ".join(f"--items {size}" for size in sizes), figures)
+    record("start", figures)
 
 
 def _row(size: int, runs: int, rebuild: bool) -> Figures:

@@ -65,7 +65,7 @@ def main(runs: int) -> None:
     figures["hnswlib_items_per_s"] = round(statistics.median(_hnswlib(bundle, items) for _ in range(runs)))
     figures["over_hnswlib"] = round(figures["items_per_s"] / figures["hnswlib_items_per_s"], 2)
     click.echo(json.dumps(figures, indent=1))
-    record("swap", "python -m benchmarks.swap", figures)
+    record("swap", figures)
 
 
 def _copy(repository: Path, former: str, version: str) -> None:

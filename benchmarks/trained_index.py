@@ -58,7 +58,7 @@ def main() -> None:
     figures = {"items": len(index), "queries": len(dense), f"index_recall@{K}": round(float(recall), 4)}
     figures |= {"exact_ms": round(exact_ms, 3), "hnsw_ms": round(graph_ms, 3)}
     click.echo(str(figures))
-    record("trained_index", "python -m benchmarks.trained_index", figures)
+    record("trained_index", figures)
 
 
 def _index(learner: Learner) -> ItemIndex:

@@ -72,6 +72,10 @@ def main() -> None:
         code = _told(error, 2)
     except HeadwaterError as error:
         code = _told(error, 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        code = _told(HeadwaterError(f"{error.filename}: {error.strerror}"), 1)
     sys.exit(code)
 
 

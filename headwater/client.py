@@ -39,7 +39,10 @@ class HeadwaterClient:
 
         Raises:
             UnknownTopic: no live item carries the topic.
-            ServiceUnavailable: the server cannot be reached, is overloaded or not ready.
+            ServiceUnavailable: the server cannot be reached, is overloaded or not ready; `NoLiveGeneration` where nothing is
+                promoted yet.
+            InvalidEvent: the request does not validate.
+            HeadwaterError: a fault of the server.
         """
         try:
             response = self._http.get(
@@ -56,7 +59,7 @@ class HeadwaterClient:
         A server that refuses because of overload is asked again, up to `OVERLOAD_TRIES` times in a row.
 
         Raises:
-            UnknownTopic, ServiceUnavailable: as for `candidates`; what was yielded stands.
+            HeadwaterError: as for `candidates`; what was yielded stands.
         """
         return map(UserCandidates.model_validate_json, self.notify_lines(user_ids, topic, k, **filters))
 
@@ -64,7 +67,7 @@ class HeadwaterClient:
         """Yield what `notify` yields as the server's lines of JSON, each a `UserCandidates`, without a newline.
 
         Raises:
-            UnknownTopic, ServiceUnavailable: as for `candidates`; what was yielded stands.
+            HeadwaterError: as for `candidates`; what was yielded stands.
         """
         users = iter(user_ids)
         while chunk := list(islice(users, USERS_A_REQUEST)):
@@ -128,5 +131,7 @@ def _raise_for(response: httpx.Response, topic: str) -> None:
     if code == "unknown-topic":
         raise UnknownTopic(topic, document.get("near", []))
     if response.status_code == 503:
-        raise (NoLiveGeneration if code == "unavailable" else ServiceUnavailable)(message)
-    raise InvalidEvent(code, message)
+        raise (NoLiveGeneration if code == "nothing-live" else ServiceUnavailable)(message)
+    if response.status_code in (413, 422):
+        raise InvalidEvent(code, message)
+    raise HeadwaterError(f"HTTP {response.status_code}: {message}")

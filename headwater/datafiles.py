@@ -183,6 +183,8 @@ def _read_csv(path: Path) -> Table:
             rows = csv.reader(lines)
             header = next(rows, [])
             table: Table = {name: [] for name in header}
+            if len(table) < len(header):
+                raise DataFileError(f"{path}: the header names a column twice")
             for number, row in enumerate(rows, start=2):
                 if len(row) != len(header):
                     raise DataFileError(f"{path} line {number}: {len(row)} fields, the header has {len(header)}")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from headwater.events import Delivery
 
-DELIVERED_LENGTH = 200
+DELIVERED_LENGTH = 1000
+"""As many as one delivery may name."""
 FORMAT = 1
 _HEADER = struct.Struct("<Biq")
 

@@ -176,12 +176,13 @@ class Demo:
         self.figures["swap"] = {
             "queries": sum(load.versions.values()),
             "failed": load.failed,
+            "mixed": load.mixed,
             "unexpected_version": unexpected,
             "p50_ms": round(statistics.median(load.latencies_ms), 2),
             "p99_ms": round(statistics.quantiles(load.latencies_ms, n=100)[98], 2),
         }
         tell(
-            "{queries:,} queries meanwhile, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms".format(
+            "{queries:,} queries meanwhile, {failed} failed, {mixed} of mixed versions, p50 {p50_ms} ms, p99 {p99_ms} ms".format(
                 **self.figures["swap"]
             )
         )

@@ -51,11 +51,13 @@ class Alias(BaseModel):
         version: The live bundle version, None before the first promotion.
         previous: Where `rollback` goes.
         revision: Grows by one with each move.
+        held: An operator rolled back; until one promotes, the trainer does not.
     """
 
     version: str | None = None
     previous: str | None = None
     revision: int = 0
+    held: bool = False
 
 
 class Generations:
@@ -134,7 +136,7 @@ class Generations:
         """Return what is live."""
         return _alias(self._redis.get(self._alias_key))
 
-    def move_alias(self, expected: Alias, version: str) -> Alias:
+    def move_alias(self, expected: Alias, version: str, held: bool = False) -> Alias:
         """Make `version` live if the alias is still as `expected`; return the new alias.
 
         Raises:
@@ -149,7 +151,8 @@ class Generations:
             value: Any = pipe.hget(self._key, version)
             if value is None or Generation.model_validate_json(value).state == "pruned":
                 raise UnknownGeneration(f"generation {version!r} was pruned")
-            moved = Alias(version=version, previous=current.version, revision=current.revision + 1)
+            previous = current.previous if version == current.version else current.version
+            moved = Alias(version=version, previous=previous, revision=current.revision + 1, held=held)
             pipe.multi()
             pipe.set(self._alias_key, moved.model_dump_json())
             return moved

@@ -107,7 +107,7 @@ def verify(version: str, as_json: bool) -> None:
 @dry_run
 @as_json
 def promote(version: str, dry_run: bool, as_json: bool) -> None:
-    """Make a generation live, if it verifies."""
+    """Make a generation live, if it verifies; after a rollback the trainer may promote again."""
     with _rotation() as rotation:
         was = rotation.live()
         if dry_run:
@@ -126,7 +126,7 @@ def promote(version: str, dry_run: bool, as_json: bool) -> None:
 @dry_run
 @as_json
 def rollback(dry_run: bool, as_json: bool) -> None:
-    """Make the previous generation live again."""
+    """Make the previous generation live again; the trainer promotes none until `promote` is used."""
     with _rotation() as rotation:
         alias = rotation.generations.alias()
         target = alias.previous if dry_run else rotation.rollback()

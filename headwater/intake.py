@@ -55,7 +55,7 @@ def read_item(key: bytes | None, value: bytes | None, headers: Headers) -> tuple
 
 
 def _require_user_key(key: bytes | None, user_id: str) -> None:
-    if key is not None and key != user_id.encode():
+    if key != user_id.encode():
         raise InvalidEvent("wrong-key", "the key must be the user_id, so that one partition has all of a user")
 
 

@@ -8,7 +8,7 @@ from redis import Redis
 
 from headwater.bundle import Bundle, bundle_versions, remove_bundle
 from headwater.errors import BundleError, RotationError, ServiceUnavailable
-from headwater.generations import Generation, Generations
+from headwater.generations import Alias, Generation, Generations
 from headwater.settings import Settings
 from headwater.verification import Check, VerificationReport
 
@@ -100,22 +100,26 @@ class Rotation:
                 raise RotationError(f"{version}: the server refused to verify: {response.text}")
             told = response.text
 
-    def promote(self, version: str) -> None:
-        """Make a generation live, if it verifies.
+    def promote(self, version: str, expected: Alias | None = None) -> None:
+        """Make a generation live, if it verifies; the trainer may promote again.
+
+        Args:
+            version: What becomes live.
+            expected: The alias as it was when this was decided, as it is now unless told.
 
         Raises:
             VerificationFailed: a check failed; the alias did not move.
             AliasMoved: somebody else promoted meanwhile.
         """
         # 1. Look at the alias. 2. Verify. 3. Move it only if nobody moved it since 1.
-        expected = self.generations.alias()
-        if expected.version == version:
+        expected = expected or self.generations.alias()
+        if expected.version == version and not expected.held:
             return
         self.verify(version).require()
         self.generations.move_alias(expected, version)
 
     def rollback(self) -> str:
-        """Make the previous generation live again and return its version.
+        """Make the previous generation live again and return its version; the trainer promotes none until an operator does.
 
         Raises:
             RotationError: there is no previous generation, or it was pruned.
@@ -124,7 +128,7 @@ class Rotation:
         if alias.previous is None:
             raise RotationError("there is no previous generation to roll back to")
         self.generations.get(alias.previous)
-        self.generations.move_alias(alias, alias.previous)
+        self.generations.move_alias(alias, alias.previous, held=True)
         return alias.previous
 
     def prunable(self, keep: int = 2) -> list[str]:

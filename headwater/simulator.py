@@ -55,11 +55,6 @@ class World:
         """Return every user's id."""
         return [f"user-{number}" for number in range(self.users)]
 
-    def interest(self, user: int) -> npt.NDArray[np.float64]:
-        """Return the truth: a user's current interest in each topic, (topics,), summing to 1."""
-        interest: npt.NDArray[np.float64] = self._interests[user]
-        return interest
-
     def appeal(self, user: int, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the truth: how much each item (by number) appeals to a user now, higher is better."""
         age_h = np.array([(self.now_ms - self.items[number].published_at) / HOUR_MS for number in items])

@@ -11,6 +11,8 @@ from headwater.names import COMPACTED_TOPICS, SHORT_TOPICS, TOPICS
 from headwater.settings import Settings
 
 SHORT_MS = 24 * 3_600_000
+DELETIONS_KEPT_MS = 7 * 24 * 3_600_000
+"""Tombstones stay for this long, longer than a snapshot may be old that is read, or what they delete would come back."""
 APPEAR_TIMEOUT_S = 15.0
 
 
@@ -57,7 +59,7 @@ def _create(settings: Settings, names: list[str], partitions: int) -> None:
 
 def _configs(name: str) -> dict[str, str]:
     if name in COMPACTED_TOPICS:
-        return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETIONS_KEPT_MS)}
     return {"retention.ms": str(SHORT_MS)} if name in SHORT_TOPICS else {}
 
 

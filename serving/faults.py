@@ -14,6 +14,7 @@ from headwater.errors import (
     DeliveryFailed,
     HeadwaterError,
     InvalidEvent,
+    NoLiveGeneration,
     ServiceUnavailable,
     UnknownGeneration,
     UnknownItem,
@@ -25,6 +26,7 @@ STATUS: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (UnknownItem, 404, "unknown-item"),
     (UnknownGeneration, 404, "unknown-generation"),
     (InvalidEvent, 422, "invalid"),
+    (NoLiveGeneration, 503, "nothing-live"),
     (ServiceUnavailable, 503, "unavailable"),
     (DeliveryFailed, 503, "not-delivered"),
 )

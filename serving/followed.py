@@ -21,6 +21,7 @@ from serving.metrics import Metrics
 from streams.record import Record
 
 SLICE = 8
+FORGOTTEN_AT_ONCE = 1_000
 
 log = logging.getLogger(__name__)
 Frame = TypeVar("Frame")
@@ -138,18 +139,19 @@ class Followed:
         for item_id, parts in self._parts.items():
             index.set_activity(item_id, summed(parts.values()))
 
-    def forget_activity(self, before_ms: int) -> None:
-        """Drop activity older than a time, of items that no index holds."""
-        for pair in self.held.pairs.values():
-            pair.index.forget_activity(before_ms)
-        gone = [
-            item_id
-            for item_id, parts in self._parts.items()
-            if all(part.as_of_ms < before_ms for part in parts.values())
-            and not any(item_id in pair.index for pair in self.held.pairs.values())
-        ]
-        for item_id in gone:
-            del self._parts[item_id]
+    async def forget_activity(self, before_ms: int) -> None:
+        """Drop activity older than a time, of items that no index holds, in slices, so that queries get their turn."""
+        for some in _sliced(list(self._parts), FORGOTTEN_AT_ONCE):
+            indexes = [pair.index for pair in self.held.pairs.values()]
+            for item_id in some:
+                parts = self._parts[item_id]
+                if all(part.as_of_ms < before_ms for part in parts.values()) and not any(
+                    item_id in index for index in indexes
+                ):
+                    del self._parts[item_id]
+                    for index in indexes:
+                        index.forget_activity(item_id)
+            await asyncio.sleep(0)
 
     def publish_metrics(self) -> None:
         """Set the gauges."""
@@ -158,6 +160,10 @@ class Followed:
         self.metrics.watermark.set(self.clock.watermark_ms / 1000)
         for version, pair in self.held.pairs.items():
             self.metrics.items.labels(version).set(len(pair.index))
+
+
+def _sliced(listed: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def _frames(records: Sequence[Record], decode: Callable[[bytes], Frame]) -> Iterator[tuple[Record, int, Frame]]:

@@ -135,7 +135,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
 
 
 async def _forget(state: State) -> None:
-    state.followed.forget_activity(state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000)
+    await state.followed.forget_activity(state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000)
     state.followed.covisits.forget(state.retrieval.clock.now_ms() - COVISITS_KEPT_MS)
 
 

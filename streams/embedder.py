@@ -37,19 +37,21 @@ class Embedder:
 
     Attributes:
         known: Whether the register was read: before that nothing tells for which versions to embed.
+        registered: Versions that items are embedded for, by whoever could load their bundles.
         refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`.
     """
 
     def __init__(self, generations: Generations, model_dir: Path) -> None:
         self.generations = generations
         self.known = False
+        self.registered: list[str] = []
         self.refused: dict[str, Refusal] = {}
         self._model_dir = model_dir
         self._bundles: dict[str, Bundle] = {}
 
     @property
     def versions(self) -> list[str]:
-        """Versions that items are embedded for."""
+        """Versions that items are embedded for here."""
         return list(self._bundles)
 
     async def refresh(self) -> None:
@@ -64,6 +66,7 @@ class Embedder:
             await self._load(version)
         self._bundles = {version: bundle for version, bundle in self._bundles.items() if version in wanted}
         self.refused = {version: why for version, why in self.refused.items() if version in wanted}
+        self.registered = sorted(wanted)
         self.known = True
 
     async def _load(self, version: str) -> None:

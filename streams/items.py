@@ -42,7 +42,7 @@ class ItemIntake:
         fresh = [stored.item for stored in writes.items.values() if stored is not None]
         gone = [item_id for item_id, stored in writes.items.items() if stored is None]
         embeddings = self.embedder.embed(fresh)
-        outgoing = [*map(dead_letter_record, letters), *embeddings, *tombstones(gone, self.embedder.versions)]
+        outgoing = [*map(dead_letter_record, letters), *embeddings, *tombstones(gone, self.embedder.registered)]
         await self.publisher.publish(outgoing)
         self.report.items += len(writes.items)
         self.report.embedded += len(embeddings)
@@ -55,7 +55,7 @@ class ItemIntake:
             RedisError, PublishFailed: the next call goes on with it.
         """
         async for gone in self.store.expired():
-            await self.publisher.publish(tombstones(gone, self.embedder.versions))
+            await self.publisher.publish(tombstones(gone, self.embedder.registered))
             back = [stored.item for stored in await self.store.items(gone) if stored is not None]
             await self.publisher.publish(self.embedder.embed(back))  # those that were updated meanwhile
 

@@ -112,9 +112,12 @@ def prepare(
     """
     for start in range(0, len(examples), settings.batch):
         batch = examples[start : start + settings.batch]
-        live = corpus.live(int(batch.times_ms[0]), settings.live_for_ms)
+        # Late engagements come first in a refresh; what is live or popular is a matter of the present.
+        now_ms = int(batch.times_ms[0]) if counted else max(int(batch.times_ms[0]), int(corpus.engaged_ms.max()))
+        live = corpus.live(now_ms, settings.live_for_ms)
         if not len(live):
-            corpus.engage(batch.items, batch.times_ms, batch.histories)
+            if not counted:
+                corpus.engage(batch.items, batch.times_ms, batch.predecessors)
             continue
         rows, conditions = sample_conditions(
             corpus,
@@ -125,7 +128,7 @@ def prepare(
             settings.unconditioned,
             settings.held_out,
         )
-        popularity = corpus.totals if counted else corpus.popularity(int(batch.times_ms[0]))
+        popularity = corpus.totals if counted else corpus.popularity(now_ms)
         candidates = sample_candidates(
             corpus, batch.items, conditions, live, popularity, random, settings.uniform, settings.same_condition
         )
@@ -139,7 +142,7 @@ def prepare(
             found = corpus.covisits.features(batch.histories[passed], batch.times_ms[passed], places)
             covisits.append(found._replace(owners=found.owners + begin))
             if not counted:
-                corpus.engage(batch.items[passed], batch.times_ms[passed], batch.histories[passed])
+                corpus.engage(batch.items[passed], batch.times_ms[passed], batch.predecessors[passed])
         seen = places[batch.histories]  # (B, HISTORY)
         seen[seen == candidates.positives[:, None]] = -1
         seen = seen[rows]

@@ -19,13 +19,14 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.logs import set_up_logging
 from headwater.reachable import redis_reachable
 from headwater.replay import known_by, parse_instant
-from headwater.settings import read_settings
+from headwater.settings import Settings, read_settings
 from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.evaluation.prequential import Protocol, evaluate_prequential
 from training.evaluation.report import report
 from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE, methods_for
 from training.refresh import Trainer
+from training.staging import alone
 
 PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
 """Options of `evaluate` that leave-last-out has no use for."""
@@ -86,19 +87,24 @@ def train(once: bool, every: str | None, no_promote: bool, method: str, seed: in
     bars = Bars(hidden=as_json)
     live_for_ms = settings.max_item_age_s * 1000 or None
     learning = LearningSettings(seed=seed, live_for_ms=live_for_ms, **METHODS[method])
-    trainer = Trainer(settings, learning, bars)
-    if once:
-        with redis_reachable(settings):
-            _say(trainer.refresh(not no_promote), as_json)
-        bars.close()
-        return
+    with alone(settings.state_dir / "training"):
+        trainer = Trainer(settings, learning, bars)
+        if once:
+            with redis_reachable(settings):
+                _say(trainer.refresh(not no_promote), as_json)
+            bars.close()
+        else:
+            _keep_refreshing(trainer, settings, every_ms, not no_promote, as_json)
+
+
+def _keep_refreshing(trainer: Trainer, settings: Settings, every_ms: int, promote: bool, as_json: bool) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     while not stop.wait(every_ms / 1000):
         try:
             with redis_reachable(settings):
-                _say(trainer.refresh(not no_promote), as_json)
+                _say(trainer.refresh(promote), as_json)
         except HeadwaterError as error:
             log.warning("no refresh this time: %s", error)
 

@@ -91,9 +91,9 @@ class Corpus:
             grown[: len(old)] = old
             setattr(self, name, grown)
 
-    def engage(self, items: Ints, times_ms: Ints, histories: Ints) -> None:
-        """Count engagements: items (N,) numbers, times (N,) epoch ms, histories (N, H) before them; in any order."""
-        self.covisits.engage(items, times_ms, histories)
+    def engage(self, items: Ints, times_ms: Ints, predecessors: Ints) -> None:
+        """Count engagements: items (N,) numbers, times (N,) epoch ms, predecessors (N, DEPTH); in any order."""
+        self.covisits.engage(items, times_ms, predecessors)
         touched = np.unique(items)
         newest = self.engaged_ms[touched].copy()
         np.maximum.at(self.engaged_ms, items, times_ms)
@@ -133,8 +133,8 @@ class Corpus:
         return streaming_features(counts, self.totals[items], engaged_ms, first_ms, self.published_ms[items], now_ms)
 
     def popularity(self, now_ms: int) -> npt.NDArray[np.float64]:
-        """Return each item's recent engagements (capacity,), as of a time not before the last of them."""
-        elapsed = np.minimum(now_ms - self.engaged_ms, 2**40)
+        """Return each item's recent engagements (capacity,), undecayed where one is later than `now_ms`."""
+        elapsed = np.clip(now_ms - self.engaged_ms, 0, 2**40)
         recent: npt.NDArray[np.float64] = self.counts[:, RECENT] * np.exp2(-elapsed / HALF_LIVES_MS[RECENT])
         return recent
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from headwater.bundle import Bundle, remove_bundle
 from headwater.errors import BundleError, HeadwaterError, UsageError
+from headwater.generations import Alias
 from headwater.names import ENGAGEMENTS
 from headwater.rotation import Rotation
 from headwater.settings import Settings
@@ -35,6 +36,7 @@ MAX_SLICE = 2_000
 MAX_RANKED = 500
 MAX_RECENT = 5_000_000
 WIDEST_MS = max(WINDOWS_MS.values())
+HELD = "an operator rolled back: `headwater index promote VERSION` lets the trainer promote again"
 REPORTED = ("mrr", "recall@1", "recall@10", "topic_match@50")
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,8 @@ class Trainer:
     def refresh(self, promote: bool = True) -> dict[str, Any] | None:
         """Bring the model up to the end of the log; return the run record, None where nothing is new.
 
-        After an error the state is that of the last checkpoint, so that the next refresh reads the same log again.
+        After an error the state is that of the last checkpoint, so that the next refresh reads the same log again; where the
+        bundle was published and only its rotation failed, that is the state with what it learned.
 
         Raises:
             UsageError: there is nothing to train on yet.
@@ -133,19 +136,23 @@ class Trainer:
         now_ms = int(examples.times_ms[-1])
         path = export_bundle(learner, self.settings.model_dir, states, now_ms, self.reader.offsets, metrics)
         seconds["export"] = time.monotonic() - started
-        # 6. Make room. 7. Only now remember the offsets: a crash before this reads the same log again into the old state.
+        # 6. Forget whom the feature store forgets, and make room.
+        # 7. Only now remember the offsets: a crash before this reads the same log again into the old state.
+        self._forget_users(now_ms)
         self._prune_unbuilt(path.name)
         write_checkpoint(self.directory / "checkpoints", path.name, learner, self.users, self.reader.offsets)
         # 8. Rotate the index, if the gate lets the bundle through.
         decision = decide(ranking)
-        promoted = promote and decision.promote
+        alias = self.rotation.generations.alias()
+        reasons = decision.reasons + ([HELD] if promote and alias.held else [])
+        promoted = promote and decision.promote and not alias.held
         if promoted:
-            self._rotate(path.name)
+            self._rotate(path.name, alias)
         seconds["total"] = time.monotonic() - started
         record = {
             "version": path.name,
             "promoted": promoted,
-            "reasons": decision.reasons,
+            "reasons": reasons,
             "examples": len(examples),
             "items": len(self.corpus),
             "users": len(self.users),
@@ -195,7 +202,7 @@ class Trainer:
         earlier = len(self.recent) - len(newest)
         counts = SlidingCounts(self.recent.items, self.recent.times_ms, len(self.corpus) + 1, before=earlier)
         before = self.corpus.activity()
-        ranking.rank(scorers, asked, conditions, asked.seen(), Counting(self.corpus, newest, counts, rows, 0))
+        ranking.rank(scorers, asked, conditions, asked.histories, Counting(self.corpus, newest, counts, rows, 0))
         self.corpus.restore(before)
         return ranking
 
@@ -207,6 +214,12 @@ class Trainer:
             log.error("the live bundle cannot be compared with: %s", error)
             return None
 
+    def _forget_users(self, now_ms: int) -> None:
+        since_ms = now_ms - self.settings.user_ttl_s * 1000
+        gone = [user_id for user_id, record in self.users.items() if record.state.last_engaged_ms < since_ms]
+        for user_id in gone:
+            del self.users[user_id]
+
     def _prune_unbuilt(self, published: str) -> None:
         """Delete old bundles without a generation; those with one go when a newer one is promoted."""
         old = self.rotation.prunable()
@@ -215,9 +228,15 @@ class Trainer:
             if version not in kept:
                 remove_bundle(self.settings.model_dir, version)
 
-    def _rotate(self, version: str) -> None:
-        self.rotation.build(version, lambda done, total: self.progress("building", done, total))
-        self.rotation.promote(version)
+    def _rotate(self, version: str, alias: Alias) -> None:
+        try:
+            self.rotation.build(version, lambda done, total: self.progress("building", done, total))
+            self.rotation.promote(version, alias)
+        except HeadwaterError:
+            log.error(
+                "%s is published, not live: `headwater index build` and `promote` it, or wait for the next", version
+            )
+            raise
         try:
             self.rotation.prune()
         except HeadwaterError as error:

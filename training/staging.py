@@ -1,12 +1,13 @@
-"""Directories that are written aside before they appear under their name."""
+"""Directories that are written aside before they appear under their name, by one trainer at a time."""
 
+import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UsageError
 
 PREFIX = ".staging-"
 
@@ -29,3 +30,24 @@ def staging(directory: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise HeadwaterError(f"{directory} cannot be written: {error}; see that there is room") from error
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keep other trainers from a directory.
+
+    Raises:
+        UsageError: another one is at work there.
+        HeadwaterError: it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
+        raise HeadwaterError(f"{directory} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another trainer is at work in {directory}") from None
+        yield

@@ -23,7 +23,7 @@ def text_of(item: Item) -> str:
     return ". ".join(value for value in item.attributes.values() if isinstance(value, str))
 
 
-def codes_of(items: Sequence[Item], seed: int = 0) -> npt.NDArray[np.int64]:
+def codes_of(items: Sequence[Item]) -> npt.NDArray[np.int64]:
     """Return the numbers of each item's centres (N, PARTS), from 1; all parts' centres are numbered through.
 
     An item without text has zeros.
@@ -36,7 +36,7 @@ def codes_of(items: Sequence[Item], seed: int = 0) -> npt.NDArray[np.int64]:
     if not told:
         raise UsageError("codes of texts need items with text: no attribute of any item is a string")
     codes = np.zeros((len(items), PARTS), dtype=np.int64)
-    codes[told] = quantised(encoded([texts[row] for row in told]), seed)
+    codes[told] = quantised(encoded([texts[row] for row in told]), seed=0)
     return codes
 
 

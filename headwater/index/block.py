@@ -60,6 +60,7 @@ class Block:
         self._squares = 0.0
         self._centroid: npt.NDArray[np.float32] | None = None
         self._numbered_by: tuple[ItemNumbers, int] | None = None
+        self._names_seen = 0
         self._unnumbered: set[int] = set()
         self._stale_rows: set[int] = set()
         self._refreshed_ms = 0
@@ -83,6 +84,7 @@ class Block:
         self._sum, self._centroid = embeddings.sum(axis=0, dtype=np.float64), None
         self._squares = float(np.einsum("rc,rc->", embeddings, embeddings, dtype=np.float64))
         self._refreshed_ms = 0
+        self._numbered_by = None
 
     def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
         """Insert or replace an item."""
@@ -93,6 +95,7 @@ class Block:
                 self._grow(2 * row)
             self.item_ids.append(item_id)
             self.rows[item_id] = row
+            self._unnumbered.add(row)
         else:
             self._count(self._static[row], -1)
         self._count(embedding, 1)
@@ -124,7 +127,8 @@ class Block:
                 array = getattr(self, name)
                 array[row] = array[last]
             self._stale_rows.add(row)
-            self._unnumbered.add(row)
+            if last in self._unnumbered:
+                self._unnumbered.add(row)
         self._stale_rows.discard(last)
         self._unnumbered.discard(last)
 
@@ -136,7 +140,6 @@ class Block:
         self._as_of_ms[row] = activity.as_of_ms
         self._first_ms[row] = activity.first_ms
         self._stale_rows.add(row)
-        self._unnumbered.add(row)
 
     def numbers(self, names: ItemNumbers) -> Ints:
         """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when it is engaged with."""
@@ -146,7 +149,11 @@ class Block:
         else:
             for row in self._unnumbered:
                 self._numbers[row] = names.get(self.item_ids[row])
-        self._unnumbered = {row for row in self._unnumbered if self._totals[row] and not self._numbers[row]}
+            for number in range(self._names_seen, len(names.item_ids)):
+                if (of_item := self.rows.get(names.item_ids[number])) is not None:
+                    self._numbers[of_item] = number
+        self._names_seen = len(names.item_ids)
+        self._unnumbered.clear()
         return self._numbers[: len(self)]
 
     def embedding(self, item_id: str) -> npt.NDArray[np.float32]:

@@ -175,15 +175,9 @@ class ItemIndex:
             for topic in self._topics[item_id]:
                 self._blocks[topic].set_activity(item_id, activity)
 
-    def forget_activity(self, before_ms: int) -> None:
-        """Drop activity older than a time, of items that are not here."""
-        gone = [
-            item_id
-            for item_id, activity in self._activities.items()
-            if activity.as_of_ms < before_ms and item_id not in self.everything
-        ]
-        for item_id in gone:
-            del self._activities[item_id]
+    def forget_activity(self, item_id: str) -> None:
+        """Drop the activity that is kept for an item that is not here."""
+        self._activities.pop(item_id, None)
 
     def search(
         self,

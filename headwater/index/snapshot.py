@@ -16,6 +16,8 @@ from headwater.index.item_index import ItemIndex
 
 FORMAT = 3
 KEPT = 2
+OLDEST_S = 6 * 24 * 3600
+"""Older ones are passed over: Kafka may have forgotten what was deleted since, see `headwater.topics.DELETIONS_KEPT_MS`."""
 MANIFEST = "manifest.json"
 ITEMS = "items.json"
 EMBEDDINGS = "embeddings.npy"
@@ -85,9 +87,11 @@ def _write(temporary: Path, version: str, index: ItemIndex, applied: Mapping[int
 
 
 def read_newest_snapshot(directory: Path, version: str) -> tuple[ItemIndex, dict[int, int]] | None:
-    """Return the newest whole snapshot of a version and its applied offsets; broken ones are passed over."""
+    """Return the newest whole snapshot of a version and its applied offsets; broken and old ones are passed over."""
     for path in sorted((directory / version).glob("[!.]*"), reverse=True):
         try:
+            if time.time_ns() - int(path.name) > OLDEST_S * 10**9:
+                raise ValueError("too old")
             return read_snapshot(path)
         except (OSError, ValueError, KeyError, RuntimeError, ValidationError) as error:
             log.error("snapshot %s is passed over: %s", path, error)

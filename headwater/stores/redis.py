@@ -82,9 +82,9 @@ class RedisFeatureStore:
         return await self._read(map(self._names.item, item_ids), _decode_item)
 
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
-        return await self._read((self._names.activity(*key) for key in keys), decode_activity)
+        return await self._read((self._names.activity(*key) for key in keys), _decode_activity)
 
-    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
+    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded | None]) -> list[Decoded | None]:
         wanted = list(keys)
         values: Any = await self._redis.mget(wanted) if wanted else []
         return _decoded(values, decode)
@@ -169,8 +169,16 @@ class RedisFeatureStore:
         await self._redis.aclose()
 
 
-def _decoded(values: Sequence[bytes | None], decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
+def _decoded(values: Sequence[bytes | None], decode: Callable[[bytes], Decoded | None]) -> list[Decoded | None]:
     return [None if value is None else decode(value) for value in values]
+
+
+def _decode_activity(data: bytes) -> ItemActivity | None:
+    """Return an activity, nothing where another release wrote it: its item counts anew."""
+    try:
+        return decode_activity(data)
+    except ValueError:
+        return None
 
 
 def _encode_item(stored: StoredItem) -> bytes:

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+from pydantic import SecretStr
+from redis.asyncio import Connection, Redis
 
 from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.events import Item
 from headwater.fold import UserState
 from headwater.names import Names
+from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
 from headwater.stores.protocol import STALE_S, StaleWrites, StoredItem
 from headwater.user_record import UserRecord
@@ -28,8 +31,31 @@ async def store(request: pytest.FixtureRequest, redis_server: RedisService) -> A
         return
     redis = Redis.from_url(redis_server.url)
     await redis.flushall()
-    store = RedisFeatureStore(redis, Names("contract"), user_ttl_s=1000, item_ttl_s=1000)
+    await redis.aclose()
+    url = SecretStr(redis_server.url)
+    store = RedisFeatureStore.of(Settings(redis_url=url, namespace="contract", user_ttl_s=1000, item_ttl_s=1000))
     yield store
+    await store.close()
+
+
+async def test_activity_of_another_format_counts_anew(redis_server: RedisService) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), namespace="former")
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.set(settings.names.activity(0, "i"), b"\x01 of a former release")
+        await redis.sadd(settings.names.activity_partitions(), 0)
+        await redis.zadd(settings.names.active_items(0), {"i": 1, "j": 2})
+    store = RedisFeatureStore.of(settings)
+    assert await store.activities([(0, "i")]) == [None]
+    assert [dict(batch) async for batch in store.active_items()] == [{}]
+    await store.close()
+
+
+async def test_commands_are_packed_as_redis_does(redis_server: RedisService) -> None:
+    store = RedisFeatureStore.of(Settings(redis_url=SecretStr(redis_server.url)))
+    pool: Any = store._redis.connection_pool
+    connection = pool.make_connection()
+    for command in (("CONFIG GET", "save"), ("SET", "ü", b"\x00\r\n", "PX", 10**12), ("ZADD", "k", 1.5, b"")):
+        assert b"".join(connection.pack_command(*command)) == b"".join(Connection().pack_command(*command))
     await store.close()
 
 

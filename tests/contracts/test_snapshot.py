@@ -7,7 +7,7 @@ import numpy as np
 
 from headwater.features import STREAMING
 from headwater.index import ItemIndex
-from headwater.index.snapshot import KEPT, read_newest_snapshot, read_snapshot, write_snapshot
+from headwater.index.snapshot import KEPT, OLDEST_S, read_newest_snapshot, read_snapshot, write_snapshot
 from headwater.item_embedding import ItemEmbedding
 
 GOLDEN = Path(__file__).parent / "snapshot-format-3"
@@ -52,6 +52,13 @@ def test_a_broken_snapshot_is_passed_over(tmp_path: Path) -> None:
     restored = read_newest_snapshot(tmp_path, "v1")
     assert restored is not None
     assert restored[1] == {0: 5}
+
+
+def test_an_old_snapshot_is_passed_over(tmp_path: Path) -> None:
+    path = write_snapshot(tmp_path, "v1", small_index(), {0: 5})
+    before_ns = int(path.name) - (OLDEST_S + 1) * 10**9
+    path.rename(path.with_name(f"{before_ns:020d}"))
+    assert read_newest_snapshot(tmp_path, "v1") is None
 
 
 def test_a_torn_write_leaves_nothing_behind_that_counts(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def world() -> tuple[Corpus, Examples, dict[str, UserRecord]]:
 def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, dict[str, UserRecord]]) -> None:
     corpus, examples, _ = world
     corpus.restore(Corpus().activity())
-    corpus.engage(examples.items, examples.times_ms, examples.histories)
+    corpus.engage(examples.items, examples.times_ms, examples.predecessors)
     learner = Learner(corpus, replace(SETTINGS, learning_rate=0.01, id_learning_rate=0.05))
     (batch,) = prepare(
         corpus, examples[-64:], replace(SETTINGS, uniform=32, same_condition=16), np.random.default_rng(0)
@@ -79,7 +79,7 @@ def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
         {**scorers, "exported": BundleScorer(bundle, corpus)},
         asked,
         conditions,
-        asked.seen(),
+        asked.histories,
         Counting(corpus, examples, counts, rows, cut),
     )
     figures = {name: row.figures() for name, row in ranking.rows.items()}

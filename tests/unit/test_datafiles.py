@@ -95,6 +95,7 @@ def test_an_item_is_known_from_its_first_engagement(tmp_path: Path) -> None:
 
 BROKEN = {
     "no column": ("e.csv", "user_id,item_id\n1,2\n", "no column occurred_at_ms"),
+    "column twice": ("e.csv", "user_id,item_id,item_id,occurred_at_ms\n1,2,3,1700000000000\n", "names a column twice"),
     "short row": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2\n", "line 2: 2 fields"),
     "time a word": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,now\n", "row 1, occurred_at_ms"),
     "time out of range": ("e.csv", "user_id,item_id,occurred_at_ms\n1,2,-5\n", "row 1, occurred_at_ms"),

@@ -54,6 +54,11 @@ def test_what_nothing_tells_apart_shares_the_middle_rank() -> None:
     assert rank_of(scores, 1, np.array([False, True, True, False, True])) == 1.5
 
 
+def test_what_is_no_number_is_last() -> None:
+    scores = np.array([3.0, np.nan, np.nan], dtype=np.float32)
+    assert [rank_of(scores, place) for place in range(3)] == [1.0, 3.0, 3.0]
+
+
 def test_an_engagement_that_makes_its_item_known_is_no_query() -> None:
     items = [Item(item_id=name, topics=("t",), published_at=T0 + at_ms) for name, at_ms in (("a", -1), ("b", 1000))]
     users, ids = (np.array(list(names), dtype=object) for names in ("uvwx", "abba"))

@@ -42,6 +42,7 @@ BAD_ENGAGEMENTS: dict[str, tuple[bytes | None, bytes | None, str]] = {
     "from the future": (b"u", changed(GOOD, occurred_at=NOW_MS + 10**9), "from-the-future"),
     "action with spaces": (b"u", changed(GOOD, action="buy it"), "invalid"),
     "another user's key": (b"someone", changed(GOOD), "wrong-key"),
+    "no key": (None, changed(GOOD), "wrong-key"),
     "huge": (b"u", changed(GOOD, surface="x" * 100_000), "too-large"),
     "deeply nested": (b"u", b"[" * 30_000, "malformed-json"),
 }

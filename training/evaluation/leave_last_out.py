@@ -71,7 +71,7 @@ def evaluate_leave_last_out(
     log = build_examples(users, corpus, kept)
     learners = learners_of(methods, corpus, settings)
     random = np.random.default_rng(settings.seed)
-    corpus.engage(log.items, log.times_ms, log.histories)
+    corpus.engage(log.items, log.times_ms, log.predecessors)
     corpus.first_ms[:] = 0  # as publication is: ages would tell which items were there before an example
     cold = is_held_out(corpus.item_topics[:, 0], untrained) & (corpus.item_topics[:, 0] > 0)
     learned = log[np.flatnonzero(~cold[log.items])]
@@ -128,7 +128,8 @@ def _queries(
                 owners.append(user_id)
     features = encode_queries(queries, times, corpus)
     repeats = np.zeros(len(items), dtype=np.bool_)
-    asked = Examples(np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), repeats, features)
+    predecessors = features["history_items"].astype(np.int64)
+    asked = Examples(np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), repeats, predecessors, features)
     return asked, np.array(conditions, dtype=np.int64), np.array(owners, dtype=object)
 
 

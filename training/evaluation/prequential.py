@@ -84,7 +84,7 @@ def evaluate_prequential(
         for column, width in enumerate(widths):
             conditions = corpus.item_topics[asked.items, column]
             before = Counting(corpus, log, counts[width], rows, first, protocol.behind_ms)
-            rankings[width].rank(scorers, asked, conditions, asked.seen(), before)
+            rankings[width].rank(scorers, asked, conditions, asked.histories, before)
             corpus.restore(now)
         if protocol.refresh_ms:
             learn(learners, corpus, log[first:last], random)
@@ -152,10 +152,12 @@ def _queries(
 ) -> npt.NDArray[np.int64]:
     """Return rows of the log to rank: no repeats, only items with a topic, sampled evenly.
 
-    Nor engagements that make an item known: no other candidate is as new as the answer then.
+    Nor engagements that make an item known: no other candidate is as new as the answer then. Nor those for which the
+    warm-up counted what should not be known yet.
     """
     items = log.items[warm:]
     known = log.times_ms[warm:] > corpus.published_ms[items]
+    known &= log.times_ms[warm:] >= protocol.warmup_until_ms + protocol.behind_ms
     rows = np.flatnonzero(known & ~log.repeats[warm:] & (corpus.item_topics[items, 0] > 0)) + warm
     if len(rows) > protocol.max_queries:
         rows = np.sort(random.choice(rows, protocol.max_queries, replace=False))

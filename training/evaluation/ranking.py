@@ -56,7 +56,7 @@ class Ranking:
         scorers: Mapping[str, Scorer],
         examples: Examples,
         conditions: Ints,
-        seen: Sequence[npt.ArrayLike],
+        seen: Sequence[npt.ArrayLike] | Ints,
         before: "Counting",
     ) -> None:
         """Rank queries in order of time.
@@ -164,7 +164,9 @@ class Ranking:
 
 
 def rank_of(scores: Floats, place: int, among: npt.NDArray[np.bool_] | bool = True) -> float:
-    """Return the rank of `scores[place]` from 1, of equal scores the middle one: nothing tells them apart."""
+    """Return the rank of `scores[place]` from 1, of equal scores the middle one; what is no number is last."""
+    if np.isnan(scores[place]):
+        return float(len(scores))
     better, equal = (scores > scores[place]) & among, (scores == scores[place]) & among
     return 1 + int(better.sum()) + (int(equal.sum()) - 1) / 2
 
@@ -209,7 +211,7 @@ class Counting:
             row = int(np.searchsorted(self._log.times_ms, as_of_ms))
         if row > self._done:
             passed = slice(self._done, row)
-            self._corpus.engage(self._log.items[passed], self._log.times_ms[passed], self._log.histories[passed])
+            self._corpus.engage(self._log.items[passed], self._log.times_ms[passed], self._log.predecessors[passed])
             self._done = row
         self._counts.advance(row, as_of_ms)
         return self._counts

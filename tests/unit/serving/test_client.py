@@ -5,7 +5,7 @@ import pytest
 
 from headwater import client
 from headwater.client import HeadwaterClient
-from headwater.errors import ServiceUnavailable, UnknownTopic
+from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, ServiceUnavailable, UnknownTopic
 
 LINE = '{"user_id": "%s", "topic": "t", "candidates": [], "bundle_version": "v1", "generation": "v1"}\n'
 
@@ -49,3 +49,20 @@ def test_an_unknown_topic_names_near_ones() -> None:
     with pytest.raises(UnknownTopic) as caught:
         list(served(missing).notify(["a"], "newz"))
     assert caught.value.near == ["news"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (503, "nothing-live", NoLiveGeneration),
+        (503, "unavailable", ServiceUnavailable),
+        (422, "invalid", InvalidEvent),
+        (413, "too-large", InvalidEvent),
+        (500, "internal", HeadwaterError),
+    ],
+)
+def test_a_fault_is_named_for_what_it_is(status: int, code: str, kind: type[HeadwaterError]) -> None:
+    fault = httpx.Response(status, json={"error": code, "message": "why"})
+    with pytest.raises(HeadwaterError, match="why") as caught:
+        served(fault).candidates("u", "t")
+    assert type(caught.value) is kind

@@ -196,7 +196,7 @@ async def test_activity_of_items_that_are_gone_is_forgotten(world: World) -> Non
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
     world.followed.set_activities({(0, each): ItemActivity().apply(1000, 1) for each in ("a", "gone")})
-    world.followed.forget_activity(2000)
+    await world.followed.forget_activity(2000)
     later = ItemIndex(D)
     world.followed.fill(later)
     assert set(later._activities) == {"a"}

@@ -52,6 +52,10 @@ async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embe
     embedded = [each for each in published.records if each.topic == ITEM_EMBEDDINGS]
     assert [parse_embedding_key(each.key or b"") for each in embedded] == [("v1", "a")]
     assert set(embedder.refused) == {"missing"}
+    # Whoever could not load a bundle deletes what others embedded with it.
+    published.records.clear()
+    await intake.apply([Record("items", 0, 1, b"a", None)])
+    assert {(each.key, each.value) for each in published.records} == {(b"v1/a", None), (b"missing/a", None)}
 
 
 async def test_what_is_told_of_long_ids_fits_into_records() -> None:

@@ -14,16 +14,18 @@ from kafka.errors import KafkaConnectionError
 from pydantic import SecretStr
 
 from headwater.bundle import bundle_versions
-from headwater.errors import HeadwaterError, ServiceUnavailable, UsageError
+from headwater.errors import AliasMoved, HeadwaterError, ServiceUnavailable, UsageError
 from headwater.events import Engagement, Item
 from headwater.names import ENGAGEMENTS, MANIFEST_FILE
 from headwater.settings import Settings
 from headwater.simulator import HOUR_MS, World
+from headwater.verification import VerificationReport
 from tests.unit.training.fake_log import FakeLog
 from training.batches import LearningSettings
 from training.export import new_version
-from training.gate import CANDIDATE, MIN_QUERIES
+from training.gate import CANDIDATE, MIN_QUERIES, Decision
 from training.refresh import Trainer
+from training.staging import alone
 
 LEARNING = LearningSettings(batch=64, uniform=32, same_condition=32)
 WORLD = {"users": 300, "topics": 4, "items_per_hour": 60.0, "engagements_per_hour": 400.0}
@@ -163,3 +165,54 @@ def test_bundles_that_are_never_built_do_not_pile_up(
         if number == 0:
             trainer.rotation.generations.request(published[0])
     assert list(bundle_versions(settings.model_dir)) == [published[0], *published[-2:]]
+
+
+def test_after_a_rollback_only_an_operator_promotes(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    generations, rotated = trainer.rotation.generations, list[str]()
+    monkeypatch.setattr(trainer, "_rotate", lambda version, alias: rotated.append(version))
+    monkeypatch.setattr("training.refresh.decide", lambda ranking: Decision(promote=True, reasons=[]))
+    for version in ("v1", "v2"):
+        generations.request(version)
+        generations.move_alias(generations.alias(), version)
+    assert trainer.rotation.rollback() == "v1"
+    log.send(next(hours))
+    record = trainer.refresh()
+    assert record is not None
+    assert (record["promoted"], rotated, len(record["reasons"])) == (False, [], 1)
+    assert "rolled back" in record["reasons"][0]
+    # A promotion that began before the rollback does not undo it.
+    with pytest.raises(AliasMoved):
+        generations.move_alias(generations.alias().model_copy(update={"held": False}), "v2")
+    monkeypatch.setattr(trainer.rotation, "verify", lambda version: VerificationReport(version=version, checks=[]))
+    trainer.rotation.promote("v1")
+    assert (generations.alias().held, generations.alias().previous) == (False, "v2")
+    log.send(next(hours))
+    record = trainer.refresh()
+    assert record is not None
+    assert record["promoted"]
+    assert rotated == [record["version"]]
+
+
+def test_users_are_forgotten_when_the_store_forgets_them(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]]
+) -> None:
+    settings.user_ttl_s = 1800
+    trainer = Trainer(settings, LEARNING)
+    log.send(next(hours))
+    refreshed(trainer)
+    last_ms = [record.state.last_engaged_ms for record in trainer.users.values()]
+    assert max(last_ms) - min(last_ms) <= 1_800_000
+    assert len(last_ms) < len({record.key for records in log.records.values() for record in records})
+
+
+def test_trainers_do_not_share_a_directory(tmp_path: Path) -> None:
+    with alone(tmp_path / "training"):
+        with pytest.raises(UsageError, match="another trainer is at work"), alone(tmp_path / "training"):
+            pass
+        with alone(tmp_path / "other"):
+            pass
+    with alone(tmp_path / "training"):
+        pass

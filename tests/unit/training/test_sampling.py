@@ -68,6 +68,18 @@ def test_what_was_popular_is_not_for_ever(corpus: Corpus) -> None:
     assert corpus.popularity(T0 + 20 * half_life_ms)[1] < 1e-5
 
 
+def test_late_engagements_are_learned_from_like_others(corpus: Corpus) -> None:
+    late_ms = 9 * 86_400_000
+    corpus.engage(np.arange(1, 101), np.full(100, T0 + late_ms), np.zeros((100, 10), dtype=np.int64))
+    corpus.put(Item(item_id="fresh", topics=(BROAD,), published_at=T0 + late_ms))
+    log = [Logged(Engagement(event_id="e", user_id="u", item_id="i3", occurred_at=T0), 0, 0)]
+    settings = LearningSettings(batch=1, uniform=5_000, same_condition=10)
+    (batch,) = prepare(corpus, build_examples({}, corpus, log), settings, np.random.default_rng(0))
+    assert np.isfinite(batch.candidates.log_q).all()
+    assert corpus.item_index["fresh"] in batch.candidates.items
+    assert np.isfinite(np.concatenate(batch.streaming)).all()
+
+
 def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
     log = [
         Logged(Engagement(event_id=f"e{n}", user_id="u", item_id=f"i{n % 5}", occurred_at=T0 + n * 1000), 0, n)
