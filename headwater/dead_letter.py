@@ -10,6 +10,7 @@ from headwater.names import (
     HEADER_PARTITION,
     HEADER_PLACE,
     HEADER_REASON,
+    HEADER_REPLAYED,
     HEADER_TOPIC,
 )
 
@@ -77,6 +78,16 @@ class DeadLetter:
             (HEADER_REASON, self.reason.encode()),
             (HEADER_ERROR, self.error.encode()),
         ]
+
+    @property
+    def origin(self) -> bytes:
+        """Where the record stood first, however often it was replayed."""
+        here = f"{self.topic}/{self.partition}@{self.offset}#{self.place}".encode()
+        return dict(self.original).get(HEADER_REPLAYED, here)
+
+    def replayed_headers(self) -> list[tuple[str, bytes]]:
+        """Return the Kafka headers with which the record is sent again."""
+        return [*(each for each in self.original if each[0] != HEADER_REPLAYED), (HEADER_REPLAYED, self.origin)]
 
     @classmethod
     def from_record(cls, key: bytes | None, value: bytes | None, headers: Headers) -> "DeadLetter":

@@ -52,15 +52,13 @@ def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, send nothing.")
 @json_option
 def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
-    """Append the original records to their topics again.
+    """Append the original records to their topics again, each once, however often it was replayed in vain.
 
     What is applied already is dropped as a duplicate as long as it is among the last 32 events of its user.
     """
     settings = read_settings()
     known = {settings.names.topic(name) for name in TOPICS} - {settings.names.topic(DEAD_LETTERS)}
-    unique = {
-        (each.topic, each.partition, each.offset, each.place): each for each in read_dead_letters(settings, reason)
-    }
+    unique = {letter.origin: letter for letter in read_dead_letters(settings, reason)}
     letters = [letter for letter in unique.values() if letter.topic in known]
     if not dry_run:
         _append(settings, letters)
@@ -104,7 +102,7 @@ def _append(settings: Settings, letters: list[DeadLetter]) -> None:
     producer = KafkaProducer(**settings.kafka_options(), acks="all")
     try:
         sent = [
-            producer.send(letter.topic, key=letter.key, value=letter.value, headers=list(letter.original))
+            producer.send(letter.topic, key=letter.key, value=letter.value, headers=letter.replayed_headers())
             for letter in letters
         ]
         producer.flush()

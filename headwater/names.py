@@ -34,6 +34,7 @@ ITEM_TOWER_FILE = "item_tower.onnx"
 
 HEADER_CE_PREFIX = "ce_"
 HEADER_ERROR = "dead_letter_error"
+HEADER_REPLAYED = "headwater_replayed_from"
 HEADER_REASON = "dead_letter_reason"
 HEADER_TOPIC = "dead_letter_topic"
 HEADER_PARTITION = "dead_letter_partition"

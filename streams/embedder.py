@@ -48,6 +48,7 @@ class Embedder:
         self.refused: dict[str, Refusal] = {}
         self._model_dir = model_dir
         self._bundles: dict[str, Bundle] = {}
+        self._refreshing = asyncio.Lock()
 
     @property
     def versions(self) -> list[str]:
@@ -60,14 +61,15 @@ class Embedder:
         Raises:
             RedisError: the register cannot be read now.
         """
-        registered = await asyncio.to_thread(self.generations.all)
-        wanted = {generation.version for generation in registered if generation.state not in ("failed", "pruned")}
-        for version in sorted(wanted - set(self._bundles)):
-            await self._load(version)
-        self._bundles = {version: bundle for version, bundle in self._bundles.items() if version in wanted}
-        self.refused = {version: why for version, why in self.refused.items() if version in wanted}
-        self.registered = sorted(wanted)
-        self.known = True
+        async with self._refreshing:
+            registered = await asyncio.to_thread(self.generations.all)
+            wanted = {generation.version for generation in registered if generation.state not in ("failed", "pruned")}
+            for version in sorted(wanted - set(self._bundles)):
+                await self._load(version)
+            self._bundles = {version: bundle for version, bundle in self._bundles.items() if version in wanted}
+            self.refused = {version: why for version, why in self.refused.items() if version in wanted}
+            self.registered = sorted(wanted)
+            self.known = True
 
     async def _load(self, version: str) -> None:
         now_s, refused = time.monotonic(), self.refused.get(version)

@@ -69,6 +69,16 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
             await app.sleep(REFRESH_S)
 
     @app.task
+    async def follow_register() -> None:
+        """Embed new items for new versions soon, however long this worker is busy with another one."""
+        while not app.should_stop:
+            await app.sleep(REFRESH_S)
+            try:
+                await embedder.refresh()
+            except RedisError as error:
+                log.debug("the register cannot be read: %s", error)
+
+    @app.task
     async def tell() -> None:
         told, told_at = "", time.monotonic()
         while not app.should_stop:

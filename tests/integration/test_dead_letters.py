@@ -39,3 +39,9 @@ def test_large_records_become_dead_letters_and_cloud_events_are_replayed(setting
         wait_for_items(settings)
         assert headwater(settings, "dead-letters", "replay", "--reason", "unknown-item").returncode == 0
         poll(lambda: counters(stats_file(settings)).get("applied") == 1, 60, "the event is applied")
+        # What is unusable for good is sent once each time, not once for each time that it was.
+        for failures in (3, 4):
+            replayed = headwater(settings, "dead-letters", "replay", "--json")
+            assert json.loads(replayed.stdout) == {"replayed": {topic: 2}, "dry_run": False}
+            poll(lambda: counters(stats_file(settings)).get("dead_letters") == failures, 60, "it failed again")  # noqa: B023
+        assert counters(stats_file(settings))["applied"] == 1
