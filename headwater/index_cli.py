@@ -111,7 +111,7 @@ def promote(version: str, dry_run: bool, as_json: bool) -> None:
     with _rotation() as rotation:
         was = rotation.live()
         if dry_run:
-            rotation.verify(version).require()
+            rotation.verify(version, told=False).require()
         else:
             rotation.promote(version)
     verb = "would become" if dry_run else "is"

@@ -1,13 +1,9 @@
 """Which records count: one answer for the stream and the trainer."""
 
-from collections.abc import Iterable
-
 from headwater.errors import InvalidEvent
 from headwater.events import Delivery, Engagement, Item
-from headwater.frames import decode_frame, is_frame
+from headwater.frames import Headers, decode_frame, is_frame
 from headwater.wire import decode
-
-Headers = Iterable[tuple[str, bytes]]
 
 
 def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, latest_ms: int) -> Engagement:

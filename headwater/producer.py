@@ -23,6 +23,8 @@ from headwater.wire import encoded, validated
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
 FRAME_MS = 5
+EMBEDDED_API_VERSION = (2, 0)
+"""What the embedded broker speaks, which knows no idempotent producers."""
 FRAME_EVENTS = 256
 FRAME_BYTES = 65_536
 HASHES_KEPT = 65_536
@@ -42,8 +44,8 @@ class Frame:
 class EngagementProducer:
     """Validates events and appends them to Kafka, keyed so that one user's events keep their order.
 
-    Engagements of one partition that come within `FRAME_MS` share a record, see `headwater.frames`. Sending is
-    idempotent: a retry inside the producer never appends twice. Any thread may send.
+    Engagements of one partition that come within `FRAME_MS` share a record, see `headwater.frames`. Sending is idempotent, but to
+    the embedded broker: a retry inside the producer never appends twice. Any thread may send.
 
     Args:
         settings: Where Kafka is.
@@ -54,7 +56,7 @@ class EngagementProducer:
 
     def __init__(self, settings: Settings) -> None:
         self._names = settings.names
-        embedded = settings.kafka_api_version is not None
+        embedded = settings.kafka_api_version == EMBEDDED_API_VERSION
         try:
             self._producer: KafkaProducer = KafkaProducer(
                 **settings.kafka_options(),

@@ -1,18 +1,17 @@
 """From the bytes of a Kafka record to an event, or to a reason why not."""
 
 import json
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from headwater.errors import InvalidEvent
 from headwater.events import Delivery, Engagement, Item
+from headwater.frames import Headers
 from headwater.names import HEADER_CE_PREFIX
 
 MAX_RECORD_BYTES = 65_536
 Model = TypeVar("Model", bound=BaseModel)
-Headers = Iterable[tuple[str, bytes]]
 
 
 def decode(model: type[Model], value: bytes | None, headers: Headers = (), max_bytes: int = MAX_RECORD_BYTES) -> Model:
