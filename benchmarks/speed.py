@@ -24,13 +24,13 @@ def page() -> str:
 
 
 def _figures(name: str) -> Figures:
-    """Return a benchmark's figures, those of its parts together, or nothing."""
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in FIGURES.glob(f"{name}*.json")]
-    if name != "search" or not parts:
-        return parts[0] if parts else {}
-    parts.sort(key=lambda part: part["headwater"][0]["items"])
-    rows, own = ([row for part in parts for row in part[listed]] for listed in ("rows", "headwater"))
-    return {**parts[0], "rows": rows, "headwater": own, "command": "`, `".join(part["command"] for part in parts)}
+    """Return a benchmark's figures, the rows of its parts together, or nothing."""
+    paths = sorted(FIGURES.glob(f"{name}*.json"), key=lambda path: (len(path.name), path.name))
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    if not parts:
+        return {}
+    listed = {key: [row for part in parts for row in part[key]] for key in parts[0] if isinstance(parts[0][key], list)}
+    return {**parts[0], **listed, "command": "`, `".join(part["command"] for part in parts)}
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:

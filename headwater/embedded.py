@@ -15,8 +15,6 @@ from headwater.errors import UsageError
 from headwater.names import TOPICS
 from headwater.settings import read_settings
 
-BROKER_API_VERSION = "2.0"
-
 
 def _wait_for_stop() -> None:
     stop = threading.Event()

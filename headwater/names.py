@@ -25,6 +25,8 @@ TOPICS = (
 )
 SHORT_TOPICS = (ITEM_SUCCESSIONS,)
 COMPACTED_TOPICS = (ITEMS, ITEM_EMBEDDINGS)
+DELETIONS_KEPT_S = 7 * 24 * 3600
+"""How long tombstones stay in them."""
 
 MANIFEST_FILE = "manifest.json"
 VOCABULARY_FILE = "vocabulary.json"
@@ -34,13 +36,13 @@ ITEM_TOWER_FILE = "item_tower.onnx"
 
 HEADER_CE_PREFIX = "ce_"
 HEADER_ERROR = "dead_letter_error"
-HEADER_REPLAYED = "headwater_replayed_from"
 HEADER_REASON = "dead_letter_reason"
 HEADER_TOPIC = "dead_letter_topic"
 HEADER_PARTITION = "dead_letter_partition"
 HEADER_OFFSET = "dead_letter_offset"
 HEADER_PLACE = "dead_letter_place"
 HEADER_FRAME = "headwater_frame"
+HEADER_REPLAYED = "headwater_replayed_from"
 
 
 @dataclass(frozen=True, slots=True)

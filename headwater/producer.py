@@ -16,15 +16,13 @@ from headwater.errors import DeliveryFailed
 from headwater.events import Delivery, Engagement, Item
 from headwater.frames import FRAME_HEADERS, Event, encode_frame
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
-from headwater.settings import Settings
+from headwater.settings import EMBEDDED_API_VERSION, Settings
 from headwater.topics import unreachable
 from headwater.wire import encoded, validated
 
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
 FRAME_MS = 5
-EMBEDDED_API_VERSION = (2, 0)
-"""What the embedded broker speaks, which knows no idempotent producers."""
 FRAME_EVENTS = 256
 FRAME_BYTES = 65_536
 HASHES_KEPT = 65_536

@@ -11,6 +11,8 @@ from headwater.names import Names
 
 DAY_S = 86_400
 MAX_PORT = 65_535
+EMBEDDED_API_VERSION = (2, 0)
+"""What the embedded broker speaks, which knows no idempotent producers."""
 
 
 class Settings(BaseSettings):

@@ -16,9 +16,8 @@ from typing import IO, Any, Self
 
 import click
 
-from headwater.embedded import BROKER_API_VERSION
 from headwater.errors import ServiceUnavailable, UsageError
-from headwater.settings import Settings, read_settings
+from headwater.settings import EMBEDDED_API_VERSION, Settings, read_settings
 from headwater.topics import ensure_topics
 
 FIRST_BACKOFF_S = 0.5
@@ -201,7 +200,7 @@ def start_services(supervisor: Supervisor, kafka: str | None, redis: str | None)
     supervisor.environment["HEADWATER_REDIS_URL"] = redis
     if kafka is None:
         kafka = supervisor.start_service("kafka")
-        supervisor.environment["HEADWATER_KAFKA_API_VERSION"] = BROKER_API_VERSION
+        supervisor.environment["HEADWATER_KAFKA_API_VERSION"] = ".".join(map(str, EMBEDDED_API_VERSION))
     supervisor.environment["HEADWATER_KAFKA_BOOTSTRAP_SERVERS"] = kafka
     os.environ.update(supervisor.environment)
     settings = read_settings()

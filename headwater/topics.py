@@ -7,12 +7,10 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from headwater.errors import ServiceUnavailable
-from headwater.names import COMPACTED_TOPICS, SHORT_TOPICS, TOPICS
+from headwater.names import COMPACTED_TOPICS, DELETIONS_KEPT_S, SHORT_TOPICS, TOPICS
 from headwater.settings import Settings
 
 SHORT_MS = 24 * 3_600_000
-DELETIONS_KEPT_MS = 7 * 24 * 3_600_000
-"""Tombstones stay for this long, longer than a snapshot may be old that is read, or what they delete would come back."""
 APPEAR_TIMEOUT_S = 15.0
 
 
@@ -59,7 +57,7 @@ def _create(settings: Settings, names: list[str], partitions: int) -> None:
 
 def _configs(name: str) -> dict[str, str]:
     if name in COMPACTED_TOPICS:
-        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETIONS_KEPT_MS)}
+        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETIONS_KEPT_S * 1000)}
     return {"retention.ms": str(SHORT_MS)} if name in SHORT_TOPICS else {}
 
 

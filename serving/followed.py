@@ -141,17 +141,14 @@ class Followed:
 
     async def forget_activity(self, before_ms: int) -> None:
         """Drop activity older than a time, of items that no index holds, in slices, so that queries get their turn."""
-        for some in _sliced(list(self._parts), FORGOTTEN_AT_ONCE):
-            indexes = [pair.index for pair in self.held.pairs.values()]
-            for item_id in some:
-                parts = self._parts[item_id]
-                if all(part.as_of_ms < before_ms for part in parts.values()) and not any(
-                    item_id in index for index in indexes
-                ):
-                    del self._parts[item_id]
-                    for index in indexes:
-                        index.forget_activity(item_id)
-            await asyncio.sleep(0)
+        for count, item_id in enumerate(list(self._parts), start=1):
+            old = all(part.as_of_ms < before_ms for part in self._parts[item_id].values())
+            if old and not any(item_id in pair.index for pair in self.held.pairs.values()):
+                del self._parts[item_id]
+                for pair in self.held.pairs.values():
+                    pair.index.forget_activity(item_id)
+            if count % FORGOTTEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def publish_metrics(self) -> None:
         """Set the gauges."""
@@ -160,10 +157,6 @@ class Followed:
         self.metrics.watermark.set(self.clock.watermark_ms / 1000)
         for version, pair in self.held.pairs.items():
             self.metrics.items.labels(version).set(len(pair.index))
-
-
-def _sliced(listed: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (listed[start : start + size] for start in range(0, len(listed), size))
 
 
 def _frames(records: Sequence[Record], decode: Callable[[bytes], Frame]) -> Iterator[tuple[Record, int, Frame]]:

@@ -10,7 +10,6 @@ from headwater.names import CANDIDATES
 from headwater.wire import decode
 from serving.held import Pair
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
-from streams.batches import persistently
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 
@@ -32,11 +31,7 @@ class Responder:
     filters: Filters
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Answer a batch, one request after the other, so that none is repeated because a later one had to wait."""
-        for record in records:
-            await persistently(self._respond, [record])
-
-    async def _respond(self, records: Sequence[Record]) -> None:
+        """Answer a batch; the caller commits offsets after this returns."""
         for record in records:
             try:
                 request = decode(CandidateRequest, record.value, record.headers, MAX_REQUEST_BYTES)

@@ -22,12 +22,19 @@ Apply = Callable[[list[Record]], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
-def attach(app: faust.App, topic: str, apply: Apply) -> None:
-    """Add the agent that feeds `apply` with the records of `topic`; what `apply` did not foresee crashes the app."""
+def attach(app: faust.App, topic: str, apply: Apply, at_once: int = MAX_BATCH) -> None:
+    """Add the agent that feeds `apply` with the records of `topic`; what `apply` did not foresee crashes the app.
+
+    Args:
+        app: The app.
+        topic: Its full name.
+        apply: Gets batches of records in partition order.
+        at_once: Records of a batch at most, which are all repeated when one of them has to wait.
+    """
 
     async def agent(stream: Any) -> None:
         try:
-            await in_batches(stream, apply)
+            await in_batches(stream, apply, at_once)
         except Exception as error:
             # Faust would begin the agent anew, after the records it has read ahead.
             log.exception("%s: unforeseen", topic)
@@ -37,7 +44,7 @@ def attach(app: faust.App, topic: str, apply: Apply) -> None:
     app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{topic}")(agent)
 
 
-async def in_batches(stream: Any, apply: Apply) -> None:
+async def in_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> None:
     """Apply the records of a stream's messages, as many at once as wait; acknowledge each message after its last record.
 
     A crash in between repeats them. While Redis or Kafka is away the batch is tried again, and the
@@ -50,8 +57,8 @@ async def in_batches(stream: Any, apply: Apply) -> None:
             await waiting.some.wait()
             events = waiting.take()
             records = [record for event in events for record in _records(event)]
-            for start in range(0, len(records), MAX_BATCH):
-                await persistently(apply, records[start : start + MAX_BATCH])
+            for start in range(0, len(records), at_once):
+                await persistently(apply, records[start : start + at_once])
             for event in events:
                 event.ack()
 

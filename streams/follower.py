@@ -103,5 +103,6 @@ def make_responder(settings: Settings, respond: Callable[[Publisher], Apply]) ->
         respond: Given where to publish, returns what answers a batch of requests.
     """
     app = make_app(settings, settings.names.responder_group())
-    attach(app, settings.names.topic(CANDIDATE_REQUESTS), respond(FaustPublisher(app, settings.names)))
+    # One by one, so that no request is answered again because a later one had to wait.
+    attach(app, settings.names.topic(CANDIDATE_REQUESTS), respond(FaustPublisher(app, settings.names)), at_once=1)
     return app

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
+from headwater.names import DELETIONS_KEPT_S
 
 FORMAT = 3
 KEPT = 2
-OLDEST_S = 6 * 24 * 3600
-"""Older ones are passed over: Kafka may have forgotten what was deleted since, see `headwater.topics.DELETIONS_KEPT_MS`."""
+OLDEST_S = DELETIONS_KEPT_S - 24 * 3600
+"""Older ones are passed over: Kafka may have forgotten what was deleted since."""
 MANIFEST = "manifest.json"
 ITEMS = "items.json"
 EMBEDDINGS = "embeddings.npy"
