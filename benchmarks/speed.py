@@ -45,13 +45,14 @@ def _cell(value: object) -> str:
 
 
 def _queries(figures: Figures) -> list[str]:
-    saturated, half, job = figures["saturated"], figures["half_load"], figures["notify"]
+    saturated, half, wanted, job = (figures[name] for name in ("saturated", "half_load", "half_wanted", "notify"))
     rows: list[tuple[object, ...]] = [
         ("single query, k = 50, as fast as it goes: queries/s a core of the server", saturated["queries_per_core_s"], "1,500"),
         ("… p50, p99 ms, 32 at once", f"{saturated['p50_ms']:.1f}, {saturated['p99_ms']:.1f}", ""),
         ("… processor time over that of Redis, tower and search one by one", figures["over_floor"], "2"),
         ("at half of that rate while 300 items/s come in: p50, p99 ms", f"{half['p50_ms']:.1f}, {half['p99_ms']:.1f}", "3, 10"),
-        ("… failed queries", half["failed"], "0"),
+        ("at 750/s, half of the goal, with them: p50, p99 ms", f"{wanted['p50_ms']:.1f}, {wanted['p99_ms']:.1f}", "3, 10"),
+        ("… failed queries", half["failed"] + wanted["failed"], "0"),
         (f"notification job, top {job['k']} of one topic, from file to file: users/s", job["users_per_s"], "20,000"),
     ]  # fmt: skip
     return _table(("what", "measured", "goal"), rows)
@@ -71,8 +72,11 @@ def _ingest(figures: Figures) -> list[str]:
 
 
 def _trained_index(figures: Figures) -> list[str]:
-    row = (figures["items"], figures["exact_ms"], figures["hnsw_ms"], figures["index_recall@50"])
-    return _table(("items", "exact ms", "HNSW ms", "index_recall@50"), [row])
+    names = {"exact": "exact", "hnsw": "HNSW", "cells": f"cells, {figures['read']:,} rows read"}
+    rows: list[tuple[object, ...]] = [
+        (what, figures[f"{name}_ms"], figures[f"{name}_recall"]) for name, what in names.items()
+    ]
+    return _table((f"{figures['items']:,} items", "ms", "index_recall@50"), rows)
 
 
 def _search(figures: Figures) -> list[str]:
@@ -219,7 +223,7 @@ SECTIONS = {
     "overload": ("Beyond capacity", _overload),
     "freshness": ("From Kafka to an answer", _freshness),
     "search": ("Search on one core, beside other libraries", _search),
-    "trained_index": ("HNSW on embeddings trained on news clicks, recall of the whole score", _trained_index),
+    "trained_index": ("HNSW and cells on embeddings trained on news clicks, recall of the whole score", _trained_index),
     "growth": ("More users", _growth),
     "churn": ("Items that come and go: recall without exact search of everything", _churn),
     "swap": ("A second generation while the first answers", _swap),

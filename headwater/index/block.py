@@ -9,6 +9,7 @@ from numba import njit
 
 from headwater.activity import NO_ENGAGEMENT_MS, WINDOWS, ItemActivity
 from headwater.features import STREAMING
+from headwater.index.cells import Cells
 from headwater.index.item_numbers import ItemNumbers
 from headwater.streaming_features import streaming_features
 
@@ -16,6 +17,9 @@ Ints = npt.NDArray[np.int64]
 
 REFRESH_MS = 250
 REFRESH_SHARE = 0.05
+SCANNED_FOR_MS = 60_000
+MOST_ACTIVATED = 256
+"""How long what a scan for active rows found is good for, and changed rows until they are found by it, too."""
 FIRST_ROOM = 64
 ROOM = 1.25
 """Rows that a block begins with for each item it is known to get: to grow takes as long as to copy it all."""
@@ -65,6 +69,10 @@ class Block:
         self._stale_rows: set[int] = set()
         self._refreshed_ms = 0
         self._refresh_cost_ms = 0.0
+        self._scanned_ms = 0
+        self._scanned: Ints | None = None
+        self._activated: set[int] = set()
+        self._cells: Cells | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -96,12 +104,19 @@ class Block:
             self.item_ids.append(item_id)
             self.rows[item_id] = row
             self._unnumbered.add(row)
+            self._touch(row)
         else:
             self._count(self._static[row], -1)
+            if not np.array_equal(self._static[row], embedding):
+                self._touch(row)
         self._count(embedding, 1)
         self._static[row] = embedding
         self._published_ms[row] = published_ms
         self.set_activity(item_id, activity)
+
+    def _touch(self, row: int) -> None:
+        if self._cells is not None:
+            self._cells.touch(row)
 
     def _count(self, embedding: npt.NDArray[np.float32], times: int) -> None:
         self._sum += times * embedding
@@ -126,11 +141,35 @@ class Block:
             for name in _ARRAYS:
                 array = getattr(self, name)
                 array[row] = array[last]
-            self._stale_rows.add(row)
+            self._note_activity(row)
+            self._touch(row)
             if last in self._unnumbered:
                 self._unnumbered.add(row)
         self._stale_rows.discard(last)
+        self._activated.discard(last)
         self._unnumbered.discard(last)
+
+    def keep_cells(self) -> None:
+        """Learn the cells that `near` reads, where there are none or they are outgrown, and sort the rows by them."""
+        if self._cells is not None and not self._cells.outgrown():
+            return
+        self._cells = Cells(self.embeddings())
+        order = self._cells.order
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            if array is not self._streaming:
+                array[: len(order)] = array[order]
+        self.item_ids = [self.item_ids[row] for row in order.tolist()]
+        self.rows = dict(zip(self.item_ids, range(len(order)), strict=True))
+        self._refreshed_ms = 0
+        self._numbered_by = None
+        self._scanned = None
+        self._activated.clear()
+
+    def near(self, embedding: npt.NDArray[np.float32], k: int) -> Ints:
+        """Return the rows of about the k largest static scores for a static user embedding (D,); needs `keep_cells`."""
+        assert self._cells is not None
+        return self._cells.near(self.embeddings(), np.ascontiguousarray(embedding), k)
 
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:
         """Change an item's counts; they are exact from the next query on."""
@@ -139,7 +178,12 @@ class Block:
         self._totals[row] = activity.total
         self._as_of_ms[row] = activity.as_of_ms
         self._first_ms[row] = activity.first_ms
+        self._note_activity(row)
+
+    def _note_activity(self, row: int) -> None:
         self._stale_rows.add(row)
+        if self._scanned is not None:
+            self._activated.add(row)
 
     def numbers(self, names: ItemNumbers) -> Ints:
         """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when it is engaged with."""
@@ -228,9 +272,19 @@ class Block:
         )
 
     def active_rows(self, since_ms: int) -> Ints:
-        """Return the rows engaged with, or published, since a time."""
-        rows = np.empty(len(self), dtype=np.int64)
-        return rows[: _active(self._as_of_ms[: len(self)], self._published_ms[: len(self)], since_ms, rows)]
+        """Return the rows engaged with, or published, since a time, some perhaps twice."""
+        if self._scanned is None or not self._scanned_ms <= since_ms < self._scanned_ms + SCANNED_FOR_MS:
+            rows = np.empty(len(self), dtype=np.int64)
+            count = _active(self._as_of_ms[: len(self)], self._published_ms[: len(self)], since_ms, rows)
+            self._scanned, self._scanned_ms = rows[:count].copy(), since_ms
+            self._activated.clear()
+        activated = np.fromiter(self._activated, dtype=np.int64, count=len(self._activated))
+        rows = np.concatenate((self._scanned, activated))
+        if len(activated) > MOST_ACTIVATED:
+            self._scanned = np.unique(rows)
+            self._activated.clear()
+        rows = rows[rows < len(self)]
+        return rows[(self._as_of_ms[rows] >= since_ms) | (self._published_ms[rows] >= since_ms)]
 
 
 @njit("int64(int64[::1], int64[::1], int64, int64[::1])", cache=True, nogil=True)

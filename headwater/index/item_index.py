@@ -1,6 +1,6 @@
-"""One index generation's items, searched exactly inside a topic, by HNSW over a large corpus."""
+"""One index generation's items, searched exactly inside a topic, by cells inside a wide one, by HNSW over a large corpus."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
@@ -19,7 +19,9 @@ from headwater.index.top import NEVER, top
 from headwater.item_embedding import ItemEmbedding
 
 EXACT_LIMIT = 100_000
-GRAPH_OVERFETCH = 4
+EXACT_TOPIC_LIMIT = 50_000
+"""Items, and items of a topic, up to which all of them are scored."""
+OVERFETCH = 4
 ACTIVE_MS = HALF_LIVES_MS[2]
 SCORES_AT_ONCE = 4_000_000
 OUTLOOK_SHARE = 0.005
@@ -43,6 +45,13 @@ class Candidates(NamedTuple):
     """One row's answer, best first."""
 
     item_ids: list[str]
+    scores: npt.NDArray[np.float32]
+
+
+class Best(NamedTuple):
+    """The best rows of a block for one row's answer, best first."""
+
+    rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
 
 
@@ -133,6 +142,7 @@ class ItemIndex:
             rows = np.sort(np.concatenate(parts))
             self._blocks[topic] = Block(self.dimension)
             self._blocks[topic].fill(names[rows].tolist(), embeddings[rows], published_ms[rows])
+            self._keep_cells(self._blocks[topic])
 
     def _moved(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
@@ -150,6 +160,12 @@ class ItemIndex:
             if block is None:
                 block = self._blocks[topic] = Block(self.dimension, self._expected.get(topic, 0))
             block.put(item.item_id, item.embedding, item.published_at, activity)
+            self._keep_cells(block)
+
+    @staticmethod
+    def _keep_cells(block: Block) -> None:
+        if len(block) > EXACT_TOPIC_LIMIT:
+            block.keep_cells()
 
     def delete(self, item_ids: Collection[str]) -> None:
         """Delete items; unknown ones are none."""
@@ -216,12 +232,13 @@ class ItemIndex:
         excluded = exclude if exclude is not None else [()] * len(embeddings)
         block = self._block(topic, relevance)
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
-        if block is self.everything and eligible is None and len(block) > EXACT_LIMIT:
-            return [
-                self._search_everything(embedding, k, now_ms, out, added.of([place]) if added else None)
-                for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
-            ]
-        return list(_search_block(block, embeddings, k, now_ms, eligible, excluded, added))
+        if eligible is not None or len(block) <= (EXACT_LIMIT if block is self.everything else EXACT_TOPIC_LIMIT):
+            found = _search_block(block, embeddings, k, now_ms, eligible, excluded, added)
+            return [_united([(block, best)], k) for best in found]
+        return [
+            _united(self._search_large(block, embedding, k, now_ms, out, added.of([place]) if added else None), k)
+            for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
+        ]
 
     def _block(self, topic: str | None, relevance: Relevance) -> Block:
         if topic is None or relevance is Relevance.OFF:
@@ -259,20 +276,19 @@ class ItemIndex:
         cosine: npt.NDArray[np.float32] = embeddings @ centroid / np.maximum(norms, 1e-12)
         return cosine
 
-    def _search_everything(
-        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedScores | None
-    ) -> Candidates:
-        """Unite what the graph finds with the best of promising topics: it stays in one cluster where several are good."""
-        found = [self._search_graph(embedding, k, now_ms, excluded, added)]
-        found += [
-            next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
-            for block in self._promising(embedding[: self.dimension])
-        ]
-        scores = {
-            name: score for each in found for name, score in zip(each.item_ids, each.scores.tolist(), strict=True)
-        }
-        best = sorted(scores, key=lambda item_id: -scores[item_id])[:k]
-        return Candidates(best, np.array([scores[item_id] for item_id in best], dtype=np.float32))
+    def _search_large(
+        self,
+        block: Block,
+        embedding: Embeddings,
+        k: int,
+        now_ms: int,
+        excluded: Collection[str],
+        added: AddedScores | None,
+    ) -> Iterator[tuple[Block, Best]]:
+        """Yield what is found near the user embedding, and of promising topics: a graph stays in one cluster of several."""
+        yield block, self._search_near(block, embedding, k, now_ms, excluded, added)
+        for topic in self._promising(embedding[: self.dimension]) if block is self.everything else ():
+            yield topic, next(_search_block(topic, embedding[None, :], k, now_ms, None, [excluded], added))
 
     def _promising(self, embedding: Embeddings) -> Iterator[Block]:
         """Yield the blocks of promising topics, with at most `PROBED_ITEMS` in all."""
@@ -287,13 +303,18 @@ class ItemIndex:
                 left -= len(block)
                 yield block
 
-    def _search_graph(
-        self, embedding: Embeddings, k: int, now_ms: int, excluded: Collection[str], added: AddedScores | None
-    ) -> Candidates:
-        wanted = GRAPH_OVERFETCH * (k + len(excluded))
-        block = self.everything
-        near = [block.rows[item_id] for item_id in self.graph.search(embedding[: self.dimension], wanted)]
-        parts = [np.array(near, dtype=np.int64), block.active_rows(now_ms - ACTIVE_MS)]
+    def _search_near(
+        self,
+        block: Block,
+        embedding: Embeddings,
+        k: int,
+        now_ms: int,
+        excluded: Collection[str],
+        added: AddedScores | None,
+    ) -> Best:
+        """Score what the static dimensions say is near, what is active, and what has added scores."""
+        near = self._near(block, embedding[: self.dimension], OVERFETCH * (k + len(excluded)))
+        parts = [near, block.active_rows(now_ms - ACTIVE_MS)]
         more = added.within(block) if added else None
         if more:
             parts.append(more.rows)
@@ -305,7 +326,12 @@ class ItemIndex:
             scores[np.searchsorted(chosen, more.rows)] += more.scores
         scores[np.isin(chosen, _rows_of(block, excluded))] = NEVER
         places, best, counts = top(scores[None, :], k)
-        return _candidates(block, chosen[places[0, : counts[0]]], best[0, : counts[0]])
+        return Best(chosen[places[0, : counts[0]]], best[0, : counts[0]])
+
+    def _near(self, block: Block, embedding: Embeddings, wanted: int) -> npt.NDArray[np.int64]:
+        if block is not self.everything:
+            return block.near(embedding, wanted)
+        return np.array([block.rows[item_id] for item_id in self.graph.search(embedding, wanted)], dtype=np.int64)
 
 
 def _search_block(
@@ -316,7 +342,7 @@ def _search_block(
     eligible: npt.NDArray[np.bool_] | None,
     excluded: Sequence[Collection[str]],
     added: AddedScores | None,
-) -> Iterator[Candidates]:
+) -> Iterator[Best]:
     step = max(1, SCORES_AT_ONCE // max(1, len(block)))
     for start in range(0, len(embeddings), step):
         part = slice(start, start + step)
@@ -329,13 +355,24 @@ def _search_block(
         for row_scores, out in zip(scores, excluded[part], strict=True):
             row_scores[_rows_of(block, out)] = NEVER
         for rows, best, count in zip(*top(scores, k), strict=True):
-            yield _candidates(block, rows[:count], best[:count])
+            yield Best(rows[:count], best[:count])
 
 
 def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
     return [block.rows[item_id] for item_id in item_ids if item_id in block.rows]
 
 
-def _candidates(block: Block, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> Candidates:
-    item_ids = block.item_ids
-    return Candidates([item_ids[row] for row in rows.tolist()], scores)
+def _united(found: Iterable[tuple[Block, Best]], k: int) -> Candidates:
+    """Return the k best of what was found, each item once."""
+    blocks, parts = zip(*found, strict=True)
+    if len(blocks) == 1:
+        item_ids, (rows, scores) = blocks[0].item_ids, parts[0]
+        return Candidates([item_ids[row] for row in rows.tolist()], scores)
+    scores, rows = np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts])
+    names = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
+    best: dict[str, int] = {}
+    for place in np.argsort(-scores, kind="stable").tolist():
+        best.setdefault(blocks[names[place]].item_ids[rows[place]], place)
+        if len(best) == k:
+            break
+    return Candidates(list(best), scores[list(best.values())])

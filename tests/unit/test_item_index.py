@@ -46,13 +46,22 @@ def test_a_topic_is_searched_exactly() -> None:
     assert (np.diff(found.scores) <= 0).all()
 
 
+@pytest.mark.parametrize("exact_topic_limit", [100, 3])
 @given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 2)), max_size=60),
-    st.integers(1, 40),
-    st.sets(st.integers(0, 30), max_size=10),
+    operations=st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 2)), max_size=60),
+    k=st.integers(1, 40),
+    excluded=st.sets(st.integers(0, 30), max_size=10),
 )
 @settings(max_examples=50, deadline=None)
 def test_k_candidates_whenever_k_are_eligible(
+    exact_topic_limit: int, operations: list[tuple[bool, int, int]], k: int, excluded: set[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(item_index, "EXACT_TOPIC_LIMIT", exact_topic_limit)
+        check_k_candidates_whenever_k_are_eligible(operations, k, excluded)
+
+
+def check_k_candidates_whenever_k_are_eligible(
     operations: list[tuple[bool, int, int]], k: int, excluded: set[int]
 ) -> None:
     index, truth = ItemIndex(D), {}

@@ -1,0 +1,105 @@
+"""Cells of a wide topic: nothing is lost as rows come, change and go, and what promises most is read first."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.activity import ItemActivity
+from headwater.features import STREAMING
+from headwater.index import ItemIndex, cells, item_index
+from headwater.index.block import Block
+from headwater.index.cells import Cells
+from headwater.item_embedding import ItemEmbedding
+
+D = 16
+CLUSTERS, SIZE = 50, 100
+K = 10
+NOW_MS = 1_700_000_000_000
+LONG_AGO_MS = NOW_MS - 90 * 86_400_000
+Floats = np.ndarray
+
+
+def clustered(random: np.random.Generator) -> Floats:
+    centres = np.repeat(3.0 * random.normal(size=(CLUSTERS, D)), SIZE, axis=0)
+    return random.permutation(centres + 0.5 * random.normal(size=centres.shape)).astype(np.float32)
+
+
+def filled(embeddings: Floats) -> Block:
+    block = Block(D)
+    block.fill([f"i{row}" for row in range(len(embeddings))], embeddings, np.full(len(embeddings), LONG_AGO_MS))
+    block.keep_cells()
+    return block
+
+
+@given(
+    kept=st.integers(1, 12),
+    operations=st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.integers(0, 99)), max_size=60),
+)
+@settings(max_examples=100, deadline=None)
+def test_all_rows_are_found_where_there_is_room_for_them(kept: int, operations: list[tuple[bool, int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(cells, "STRAYS", 3)
+        block = filled(np.random.default_rng(0).normal(size=(kept, D)).astype(np.float32))
+        truth = set(block.item_ids)
+        for put, number, look in operations:
+            if put:
+                embedding = np.random.default_rng(look).normal(size=D).astype(np.float32)
+                block.put(f"i{number}", embedding, LONG_AGO_MS, ItemActivity())
+                block.keep_cells()
+                truth.add(f"i{number}")
+            elif f"i{number}" in block:
+                block.remove(f"i{number}")
+                truth.remove(f"i{number}")
+            if truth:
+                assert {block.item_ids[row] for row in block.near(np.ones(D, dtype=np.float32), 1000)} == truth
+            assert [block.rows[item_id] for item_id in block.item_ids] == list(range(len(truth)))
+
+
+def test_a_few_cells_hold_the_best() -> None:
+    random = np.random.default_rng(0)
+    embeddings = clustered(random)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(cells, "READ", len(embeddings) // 10)
+        block = filled(embeddings)
+        found = 0
+        for user in random.normal(size=(100, D)).astype(np.float32):
+            scores = block.embeddings() @ user
+            rows = block.near(user, K)
+            assert len(rows) == K
+            found += int((scores[rows] >= np.partition(scores, -K)[-K]).sum())
+    assert found / (100 * K) >= 0.99
+
+
+def test_equal_embeddings_are_one_cell_of_which_the_last_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "READ", 50)
+    embeddings = np.ones((1000, D), dtype=np.float32)
+    assert set(Cells(embeddings).near(embeddings, embeddings[0], K)) <= set(range(950, 1000))
+
+
+def test_they_are_learned_anew_once_all_rows_have_changed() -> None:
+    block = filled(np.zeros((1000, D), dtype=np.float32))
+    before = block._cells
+    for number in range(1001):
+        block.keep_cells()
+        assert block._cells is before
+        block.put(f"i{number % 1000}", np.full(D, number + 1, dtype=np.float32), LONG_AGO_MS, ItemActivity())
+    block.keep_cells()
+    assert block._cells is not before
+
+
+def test_activity_follows_its_item_when_rows_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = clustered(np.random.default_rng(0))
+    users = np.hstack((np.zeros((2, D)), np.ones((2, STREAMING)))).astype(np.float32)
+    answers = []
+    for limit in (len(embeddings), len(embeddings) - 1):
+        monkeypatch.setattr(item_index, "EXACT_TOPIC_LIMIT", limit)
+        index = ItemIndex(D)
+        for number, embedding in enumerate(embeddings):
+            if number % 500 == 0:
+                index.set_activity(f"i{number}", ItemActivity((1.0 + number,) * 5, NOW_MS, 1 + number, 1))
+            index.upsert([ItemEmbedding(f"i{number}", ("t",), LONG_AGO_MS, embedding)])
+        answers.append(index.search(users, K, "t", NOW_MS)[0])
+    exact, near = answers
+    assert exact.item_ids == near.item_ids == [f"i{number}" for number in range(4500, -1, -500)]
+    assert near.scores == pytest.approx(exact.scores)
