@@ -42,11 +42,14 @@ async def verify(state: State, version: str) -> VerificationReport:
                 required=str(dimension),
             ),
             at_least("coverage of the live items", len(pair.index) / max(size, 1), MIN_COVERAGE),
-            at_least(
-                f"index_recall@{RECALL_K}",
-                await index_recall(pair.index, state.retrieval.clock.now_ms()),
-                MIN_INDEX_RECALL,
-            ),
+            *[
+                at_least(
+                    f"index_recall@{RECALL_K}" + (f" in {topic}" if topic else ""),
+                    await index_recall(pair.index, state.retrieval.clock.now_ms(), topic),
+                    MIN_INDEX_RECALL,
+                )
+                for topic in (None, *pair.index.wide_topics()[:1])
+            ],
         ],
     )
 
@@ -63,21 +66,25 @@ async def _settled(index: ItemIndex, size: int) -> None:
             seen, since = len(index), clock()
 
 
-async def index_recall(index: ItemIndex, now_ms: int, queries: int = RECALL_QUERIES, k: int = RECALL_K) -> float:
-    """Return the share of the exact top k that a search without a topic finds, as it is served.
+async def index_recall(
+    index: ItemIndex, now_ms: int, topic: str | None = None, queries: int = RECALL_QUERIES, k: int = RECALL_K
+) -> float:
+    """Return the share of the exact top k that a search inside a topic, or without one, finds, as it is served.
 
     Sampled items stand in for users; equal scores count as found.
     """
     if not len(index):
         return 0.0
-    k, found = min(k, len(index)), 0
+    found = wanted = 0
     random = np.random.default_rng(0)
     for _ in range(queries):
-        embeddings = index.everything.embeddings()
+        embeddings = index.embeddings(topic)
+        k = min(k, len(embeddings))
         item = embeddings[random.integers(len(embeddings))]
         bar = np.partition(embeddings @ item, len(embeddings) - k)[len(embeddings) - k]
         query = np.concatenate((item, np.zeros(STREAMING, dtype=np.float32)))[None, :]
-        (candidates,) = index.search(query, k, None, now_ms)
+        (candidates,) = index.search(query, k, topic, now_ms)
         found += sum(score >= bar - SCORE_TOLERANCE for score in candidates.scores)
+        wanted += k
         await asyncio.sleep(PAUSE_S)
-    return found / (queries * k)
+    return found / wanted

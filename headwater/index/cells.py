@@ -4,13 +4,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from headwater.index.top import top
-
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-READ = 24_000
-"""Rows that a search reads."""
+LEAST_READ = 16_000
+MARGIN = 1.5
+"""Rows that a search reads at least, and by how much the best of a cell may be farther from its centroid than is likely."""
 CELLS = 4
 """Cells for each root of the number of rows: more are smaller, and take longer to learn."""
 MOST_NARROW = 512
@@ -25,9 +24,10 @@ AT_ONCE = 4096
 class Cells:
     """Cells of N rows, learned in two steps: a few wide ones, then narrow ones inside each.
 
-    What comes or changes is read by each search until it is given a cell. Of n rows that are spread normally around a
-    centroid, the best for a user lies about sqrt(2 ln n) standard deviations from it in the user's direction: a search
-    reads cells in the order of that, and the last rows of a cell that is larger than what it may still read.
+    Of n rows that are spread normally around a centroid, the best for a user lies about sqrt(2 ln n) standard deviations
+    from it in the user's direction. A search reads cells in the order of that, until the next one promises nothing better
+    than what is found: a few where clusters lie apart, most where there is one. What comes or changes is read by each
+    search until it is given a cell.
 
     Args:
         embeddings: (N, D) float32, N > 0.
@@ -53,7 +53,7 @@ class Cells:
         self._centroids = np.concatenate(found)
         sizes = np.maximum(1, np.bincount(cell_of, minlength=len(self._centroids)))
         variances = np.bincount(cell_of, squares, len(sizes)) / sizes / embeddings.shape[1]
-        self._reach = np.sqrt(variances * 2 * np.log(sizes)).astype(np.float32)
+        self._reach = (MARGIN * np.sqrt(variances * 2 * np.log(sizes))).astype(np.float32)
         self.order = np.argsort(cell_of, kind="stable")
         self._cell_of = cell_of[self.order]
         self._sort()
@@ -73,7 +73,7 @@ class Cells:
         return self._changes > len(self.order)
 
     def near(self, embeddings: Floats, embedding: Floats, k: int) -> Ints:
-        """Return the rows of about the k largest inner products with `embedding` (D,), a few of them perhaps twice.
+        """Return the rows of about the k largest inner products with `embedding` (D,), in any order, some perhaps twice.
 
         Args:
             embeddings: (N, D) float32, the rows as they are now.
@@ -82,11 +82,8 @@ class Cells:
             self._settle(embeddings)
         expected = self._centroids @ embedding + np.linalg.norm(embedding) * self._reach
         strays = np.fromiter(self._strays, dtype=np.int64, count=len(self._strays))
-        rows = np.empty(READ + len(strays), dtype=np.int64)
-        count = _choose(strays, np.argsort(-expected), self._ends, self._rows, len(embeddings), rows)
-        products = _products(embeddings, rows[:count], embedding)
-        places, _, counts = top(products[None, :], k)
-        return rows[places[0, : counts[0]]]
+        order = np.argsort(-expected)
+        return _read(embeddings, embedding, k, LEAST_READ, strays, order, expected, self._ends, self._rows)
 
     def _settle(self, embeddings: Floats) -> None:
         """Give the strays cells."""
@@ -140,34 +137,59 @@ def _closest(embeddings: Floats, centroids: Floats) -> tuple[Ints, Floats]:
     return cells, np.maximum(squares, 0)
 
 
-_INTS = "int64[::1]"
+_INTS, _FLOATS = "int64[::1]", "float32[::1]"
 
 
-@njit(f"int64({_INTS}, {_INTS}, {_INTS}, {_INTS}, int64, {_INTS})", cache=True, nogil=True)
-def _choose(strays: Ints, order: Ints, ends: Ints, sorted_rows: Ints, size: int, rows: Ints) -> int:
-    """Write which of `size` rows are to be read, as many as there is room for, and return how many they are."""
-    count = 0
-    for stray in strays:
-        if stray < size:
-            rows[count] = stray
-            count += 1
-    for cell in order:
-        for place in range(max(ends[cell], ends[cell + 1] - (len(rows) - count)), ends[cell + 1]):
-            if sorted_rows[place] < size:
-                rows[count] = sorted_rows[place]
-                count += 1
-        if count == len(rows):
+@njit(f"void({_FLOATS}, {_INTS}, float32, int64)", cache=True, nogil=True)
+def _offer(scores: Floats, rows: Ints, score: np.float32, row: int) -> None:
+    """Put a row in place of the worst of a heap, unless it is worse itself."""
+    if not score > scores[0]:
+        return
+    at, child = 0, 1
+    while child < len(scores):
+        if child + 1 < len(scores) and scores[child + 1] < scores[child]:
+            child += 1
+        if scores[child] >= score:
             break
-    return count
+        scores[at], rows[at] = scores[child], rows[child]
+        at, child = child, 2 * child + 1
+    scores[at], rows[at] = score, row
 
 
-@njit(f"float32[::1](float32[:, ::1], {_INTS}, float32[::1])", cache=True, nogil=True, fastmath=True)
-def _products(embeddings: Floats, rows: Ints, embedding: Floats) -> Floats:
-    """Return the inner products of some rows; to copy them for BLAS takes longer."""
-    products = np.empty(len(rows), dtype=np.float32)
-    for place in range(len(rows)):
-        row, product = rows[place], np.float32(0)
-        for dimension in range(len(embedding)):
-            product += embeddings[row, dimension] * embedding[dimension]
-        products[place] = product
-    return products
+@njit(f"float32(float32[:, ::1], int64, {_FLOATS})", cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _product(embeddings: Floats, row: int, embedding: Floats) -> np.float32:
+    product = np.float32(0)
+    for dimension in range(len(embedding)):
+        product += embeddings[row, dimension] * embedding[dimension]
+    return product
+
+
+@njit(
+    f"{_INTS}(float32[:, ::1], {_FLOATS}, int64, int64, {_INTS}, {_INTS}, {_FLOATS}, {_INTS}, {_INTS})",
+    cache=True,
+    nogil=True,
+)
+def _read(
+    embeddings: Floats,
+    embedding: Floats,
+    k: int,
+    least: int,
+    strays: Ints,
+    order: Ints,
+    expected: Floats,
+    ends: Ints,
+    cell_rows: Ints,
+) -> Ints:
+    """Return the k best rows of strays and of cells, read until the next one is expected to have none of them."""
+    scores, rows, read = np.full(k, -np.inf, dtype=np.float32), np.full(k, -1), 0
+    for row in strays:
+        if row < len(embeddings):
+            _offer(scores, rows, _product(embeddings, row, embedding), row)
+    for cell in order:
+        if read >= least and expected[cell] < scores[0]:
+            break
+        for row in cell_rows[ends[cell] : ends[cell + 1]]:
+            if row < len(embeddings):
+                _offer(scores, rows, _product(embeddings, row, embedding), row)
+        read += ends[cell + 1] - ends[cell]
+    return rows[rows >= 0]

@@ -85,6 +85,15 @@ class ItemIndex:
         """Return the number of live items of each topic."""
         return {topic: len(block) for topic, block in self._blocks.items()}
 
+    def wide_topics(self) -> list[str]:
+        """Return the topics that are searched by cells, the widest first."""
+        wide = [topic for topic, block in self._blocks.items() if len(block) > EXACT_TOPIC_LIMIT]
+        return sorted(wide, key=lambda topic: -len(self._blocks[topic]))
+
+    def embeddings(self, topic: str | None) -> Embeddings:
+        """Return the static embeddings of a topic's items, or of all, (N, D), a view."""
+        return (self.everything if topic is None else self._blocks[topic]).embeddings()
+
     def has_topic(self, topic: str) -> bool:
         """Say whether a live item carries the topic."""
         return topic in self._blocks

@@ -60,7 +60,7 @@ def test_a_few_cells_hold_the_best() -> None:
     random = np.random.default_rng(0)
     embeddings = clustered(random)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(cells, "READ", len(embeddings) // 10)
+        monkeypatch.setattr(cells, "LEAST_READ", len(embeddings) // 10)
         block = filled(embeddings)
         found = 0
         for user in random.normal(size=(100, D)).astype(np.float32):
@@ -71,10 +71,20 @@ def test_a_few_cells_hold_the_best() -> None:
     assert found / (100 * K) >= 0.99
 
 
-def test_equal_embeddings_are_one_cell_of_which_the_last_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "READ", 50)
+def test_where_all_lie_together_reading_goes_on_until_the_best_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "LEAST_READ", 0)
+    random = np.random.default_rng(0)
+    block = filled(random.normal(size=(5000, D)).astype(np.float32))
+    found = 0
+    for user in random.normal(size=(100, D)).astype(np.float32):
+        scores = block.embeddings() @ user
+        found += int((scores[block.near(user, K)] >= np.partition(scores, -K)[-K]).sum())
+    assert found / (100 * K) >= 0.97
+
+
+def test_of_equal_embeddings_as_many_are_found_as_are_asked_for() -> None:
     embeddings = np.ones((1000, D), dtype=np.float32)
-    assert set(Cells(embeddings).near(embeddings, embeddings[0], K)) <= set(range(950, 1000))
+    assert len(set(Cells(embeddings).near(embeddings, embeddings[0], K))) == K
 
 
 def test_they_are_learned_anew_once_all_rows_have_changed() -> None:
