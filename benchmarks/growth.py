@@ -25,7 +25,7 @@ from headwater.names import ENGAGEMENTS
 from headwater.settings import Settings
 from headwater.stores import FeatureWrites, RedisFeatureStore
 from headwater.stores.protocol import StoredItem
-from serving.routes.candidates import USERS_AT_ONCE
+from serving.retrieval import USERS_AT_ONCE
 from streams.engagements import EngagementFold
 from streams.record import Outgoing, Record
 from streams.report import Report

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 
+from headwater.events import now_ms
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
 from streams.batches import MAX_BATCH
 from streams.engagements import EngagementFold
 from streams.record import Outgoing, Record
 from streams.report import Report
-from streams.worker import now_ms
 
 
 class IngestLoop:

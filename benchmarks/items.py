@@ -49,6 +49,7 @@ def built(items: list[ItemEmbedding]) -> tuple[ItemIndex, float]:
     index, started = ItemIndex(DIMENSION), time.perf_counter()
     for start in range(0, len(items), SLICE):
         index.upsert(items[start : start + SLICE])
+        index.learn_cells()
     return index, len(items) / (time.perf_counter() - started)
 
 

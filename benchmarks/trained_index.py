@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.harness import BEGIN_MS, news, record
 from headwater.activity import ItemActivity
@@ -28,7 +29,7 @@ K = 50
 TIE = 1e-4
 ALL = "all"
 """A topic of all items, of which a search reads at least as large a share as of 300,000 items."""
-READ_SHARE = 0.05
+READ_SHARE = 0.027
 
 
 @click.command()
@@ -43,9 +44,7 @@ def main() -> None:
     learner = Learner(corpus, LearningSettings(live_for_ms=86_400_000))
     for batch in prepare(corpus, log, learner.settings, np.random.default_rng(0)):
         learner.step(batch)
-    item_index.EXACT_TOPIC_LIMIT = len(corpus) - 1
-    cells.LEAST_READ = round(READ_SHARE * len(corpus))
-    index = _index(learner)
+    index = _index(learner, end_ms)
     asked = list(users.values())[-QUERIES:]
     topics = corpus.topics[:TOPICS]
     queries = [Query(user.state, topics[place % len(topics)]) for place, user in enumerate(asked)]
@@ -53,13 +52,18 @@ def main() -> None:
     embeddings = learner.embed_users(features, features["condition"].astype(np.int64))
     dense = np.ascontiguousarray(embeddings[:, :-COVISITS])
     found: dict[str, tuple[list[Candidates], float]] = {}
+    item_index.EXACT_TOPIC_LIMIT = len(index) - 1
+    cells.LEAST_READ = item_index.PROBED_ITEMS = round(READ_SHARE * len(index))
+    index.sort_topic(ALL, *cells.Cells.learned(index.embeddings(ALL)))
     for name, limit, topic in (("exact", len(index), None), ("hnsw", 0, None), ("cells", 0, ALL)):
         item_index.EXACT_LIMIT = limit
         index.search(dense[:1], K, topic, end_ms)
         started = time.perf_counter()
         answers = [index.search(query[None, :], K, topic, end_ms)[0] for query in dense]
         found[name] = answers, (time.perf_counter() - started) / len(dense) * 1000
+    active = index.everything.active_rows(end_ms - item_index.ACTIVE_MS)
     figures: dict[str, Any] = {"items": len(index), "queries": len(dense), "least_read": cells.LEAST_READ}
+    figures |= {"active": len(active), "active_of_best": _share(index, active, found["exact"][0])}
     for name, (answers, taken_ms) in found.items():
         figures |= {f"{name}_ms": round(taken_ms, 3), f"{name}_recall": _recall(answers, found["exact"][0])}
     click.echo(str(figures))
@@ -71,7 +75,14 @@ def _recall(answers: list[Candidates], exact: list[Candidates]) -> float:
     return round(float(np.mean(shares)), 4)
 
 
-def _index(learner: Learner) -> ItemIndex:
+def _share(index: ItemIndex, active: npt.NDArray[np.int64], answers: list[Candidates]) -> float:
+    """Return how many of the exact answers' items are always scored, whatever graph and cells find."""
+    rows = [index.everything.rows[item_id] for answer in answers for item_id in answer.item_ids]
+    return round(float(np.isin(rows, active).mean()), 4)
+
+
+def _index(learner: Learner, end_ms: int) -> ItemIndex:
+    """Return an index of the items that are published by then."""
     corpus = learner.corpus
     numbers = np.arange(1, len(corpus) + 1)
     embeddings, index = learner.embed_items(numbers), ItemIndex(learner.settings.dimension)
@@ -79,6 +90,7 @@ def _index(learner: Learner) -> ItemIndex:
         [
             ItemEmbedding(item.item_id, (*item.topics, ALL), item.published_at, embedding)
             for item, embedding in zip(corpus.items, embeddings, strict=True)
+            if item.published_at < end_ms
         ]
     )
     for number in np.flatnonzero(corpus.totals).tolist():

@@ -1,9 +1,9 @@
 """Dead letters: the original bytes of a record that could not be used, and why."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headwater.errors import InvalidEvent
+from headwater.frames import Headers
 from headwater.names import (
     HEADER_ERROR,
     HEADER_OFFSET,
@@ -17,7 +17,6 @@ from headwater.names import (
 MAX_ERROR_CHARACTERS = 500
 KEPT_BYTES = 131_072
 OURS = frozenset({HEADER_TOPIC, HEADER_PARTITION, HEADER_OFFSET, HEADER_PLACE, HEADER_REASON, HEADER_ERROR})
-Headers = Iterable[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)

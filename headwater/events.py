@@ -1,5 +1,6 @@
 """What travels through Kafka, as pydantic models. The wire is JSON unless a model says otherwise."""
 
+import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -37,6 +38,11 @@ def epoch_ms(value: Any) -> int:
     if not MIN_EPOCH_MS <= value <= MAX_EPOCH_MS:
         raise ValueError("is not epoch milliseconds (seconds, perhaps?)")
     return value
+
+
+def now_ms() -> int:
+    """Return the wall clock in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 def iso(at_ms: int) -> str:

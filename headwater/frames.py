@@ -16,7 +16,7 @@ MAX_FRAME_BYTES = 1_048_576
 FORMAT = b"1"
 _LENGTHS = struct.Struct("<HI")
 
-Headers = Iterable[tuple[str, bytes]]
+Headers = Iterable[tuple[str, bytes | None]]
 Event = tuple[bytes, bytes]
 FRAME_HEADERS = ((HEADER_FRAME, FORMAT),)
 

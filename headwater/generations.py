@@ -6,7 +6,6 @@ then delete its embeddings from Kafka, and after that its entry. The alias moves
 revision.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from redis import Redis
 from redis.client import Pipeline
 
 from headwater.errors import AliasMoved, UnknownGeneration
+from headwater.events import now_ms
 from headwater.names import Names
 
 State = Literal["requested", "building", "built", "failed", "pruned"]
@@ -87,7 +87,7 @@ class Generations:
 
     def request(self, version: str) -> None:
         """Ask the stream workers to embed all items with this bundle, again if it was built before."""
-        generation = Generation(version=version, requested_ms=time.time_ns() // 1_000_000)
+        generation = Generation(version=version, requested_ms=now_ms())
         self._redis.hset(self._key, version, generation.model_dump_json())
 
     def update(self, version: str, change: Callable[[Generation], Generation]) -> Generation:

@@ -1,7 +1,8 @@
 """What time it is for queries, and how fresh what they see is."""
 
-import time
 from typing import Literal
+
+from headwater.events import now_ms
 
 
 class Clock:
@@ -22,10 +23,10 @@ class Clock:
 
     def freshness_ms(self) -> int | None:
         """Return how long ago the newest followed record was appended; None before the first."""
-        return max(0, time.time_ns() // 1_000_000 - self.appended_ms) if self.appended_ms else None
+        return max(0, now_ms() - self.appended_ms) if self.appended_ms else None
 
     def now_ms(self) -> int:
         """Return epoch ms."""
         if self._kind == "watermark" and self.watermark_ms:
             return self.watermark_ms
-        return time.time_ns() // 1_000_000
+        return now_ms()

@@ -11,6 +11,7 @@ import numpy as np
 
 from headwater.activity import ItemActivity, decode_activity_frame, summed
 from headwater.index import ItemIndex
+from headwater.index.cells import Cells
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, decode_item_embedding, parse_embedding_key
 from headwater.stores import FeatureStore
@@ -75,6 +76,7 @@ class Followed:
             part = records[start : start + SLICE]
             async with self.held.writing:
                 self._apply_embeddings(part)
+                await self._learn_cells()
             await asyncio.sleep(0)
 
     def _apply_embeddings(self, records: Sequence[Record]) -> None:
@@ -104,6 +106,13 @@ class Followed:
             now_s = time.time()
             for each_ms in appended_ms:
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
+
+    async def _learn_cells(self) -> None:
+        """Learn the cells of topics that have become wide, of a copy and beside the event loop; inserts wait, queries do not."""
+        for pair in list(self.held.pairs.values()):
+            for topic in pair.index.outgrown():
+                embeddings = pair.index.embeddings(topic).copy()
+                pair.index.sort_topic(topic, *await asyncio.to_thread(Cells.learned, embeddings))
 
     async def on_activity(self, records: Sequence[Record]) -> None:
         """Replace the counts of the items in each frame."""
@@ -172,8 +181,10 @@ def _decoded(item_id: str, value: bytes, dimension: int) -> ItemEmbedding:
     item = decode_item_embedding(item_id, value)
     if item.embedding.shape != (dimension,):
         raise ValueError(f"{item_id}: embedding of {len(item.embedding)} dimensions, the index has {dimension}")
-    if not np.isfinite(item.embedding).all():
-        raise ValueError(f"{item_id}: an embedding that is not finite")
+    with np.errstate(over="ignore"):
+        squared = item.embedding @ item.embedding
+    if not np.isfinite(squared):
+        raise ValueError(f"{item_id}: an embedding that is not finite, or too long")
     return item
 
 

@@ -9,11 +9,10 @@ from headwater.events import CandidateRequest
 from headwater.names import CANDIDATES
 from headwater.wire import decode
 from serving.held import Pair
-from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
+from serving.retrieval import Filters, Retrieval
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 
-USERS_AT_ONCE = 256
 MAX_REQUEST_BYTES = 1_000_000
 WAIT_S = 0.2
 
@@ -51,16 +50,9 @@ class Responder:
                 await asyncio.sleep(WAIT_S)
 
     async def _answered(self, request: CandidateRequest) -> list[Outgoing]:
-        pair, answers = await self._live(), list[Answer]()
-        for start in range(0, len(request.user_ids), USERS_AT_ONCE):
-            users = request.user_ids[start : start + USERS_AT_ONCE]
-            queries = [TopicQuery(user_id, request.topic, request.k, self.filters) for user_id in users]
-            answers += await self.retrieval.answers(queries, pair)
+        parts = self.retrieval.all_answers(request.user_ids, request.topic, request.k, self.filters, await self._live())
         return [
-            Outgoing(
-                CANDIDATES,
-                answer.user_id.encode(),
-                answer.to_json(request_id=request.request_id),
-            )
+            Outgoing(CANDIDATES, answer.user_id.encode(), answer.to_json(request_id=request.request_id))
+            async for answers in parts
             for answer in answers
         ]

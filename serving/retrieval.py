@@ -1,7 +1,7 @@
 """A query's way, top to bottom."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from serving.clock import Clock
 from serving.held import HeldGenerations, Pair
 
 NEAR_MATCHES = 3
+USERS_AT_ONCE = 256
 NO_CANDIDATES = Candidates([], np.empty(0, dtype=np.float32))
 
 
@@ -90,6 +91,14 @@ class Retrieval:
     store: FeatureStore
     covisits: ItemCovisits
     clock: Clock
+
+    async def all_answers(
+        self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: Pair
+    ) -> AsyncIterator[list[Answer]]:
+        """Yield answers for any number of users in their order, for `USERS_AT_ONCE` at a time; raises as `answers` does."""
+        for start in range(0, len(user_ids), USERS_AT_ONCE):
+            users = user_ids[start : start + USERS_AT_ONCE]
+            yield await self.answers([TopicQuery(user_id, topic, k, filters) for user_id in users], pair)
 
     async def answers(self, queries: Sequence[TopicQuery], pair: Pair | None = None) -> list[Answer]:
         """Return one answer a query, in order; an unknown user gets a cold-start answer.

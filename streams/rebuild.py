@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 
 from headwater.errors import BundleRefused, UnknownGeneration
+from headwater.events import now_ms
 from headwater.generations import Generation
 from headwater.stores import FeatureStore
 from headwater.stores.protocol import StoredItem
@@ -95,7 +95,7 @@ class Rebuild:
         def claimed(generation: Generation) -> Generation:
             if not _is_free(generation):
                 raise TakenOver(f"{generation.version} is in the hands of {generation.builder}")
-            return generation.model_copy(update={**changes, "builder": self.worker, "beat_ms": _now_ms()})
+            return generation.model_copy(update={**changes, "builder": self.worker, "beat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, claimed)
 
@@ -103,7 +103,7 @@ class Rebuild:
         def told(generation: Generation) -> Generation:
             if generation.builder != self.worker:
                 raise TakenOver(f"{version} was taken over by {generation.builder}")
-            return generation.model_copy(update={**changes, "beat_ms": _now_ms()})
+            return generation.model_copy(update={**changes, "beat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, told)
 
@@ -124,9 +124,5 @@ class Rebuild:
 
 
 def _is_free(generation: Generation) -> bool:
-    silent = _now_ms() - generation.beat_ms > SILENT_MS
+    silent = now_ms() - generation.beat_ms > SILENT_MS
     return generation.state == "requested" or (generation.state in ("building", "pruned") and silent)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -11,6 +11,7 @@ import faust
 from redis import Redis as SyncRedis
 from redis import RedisError
 
+from headwater.events import now_ms
 from headwater.generations import Generations
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
@@ -29,11 +30,6 @@ REFRESH_S = 1.0
 LOG_EVERY_S = 10.0
 
 log = logging.getLogger(__name__)
-
-
-def now_ms() -> int:
-    """Return the wall clock in epoch ms."""
-    return time.time_ns() // 1_000_000
 
 
 def make_worker(settings: Settings, report: Report, stats_file: Path | None = None) -> faust.App:

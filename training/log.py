@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from headwater.errors import InvalidEvent
+from headwater.events import now_ms
 from headwater.frames import events_in, position
 from headwater.intake import read_engagement, read_item
 from headwater.names import ENGAGEMENTS, ITEMS
@@ -56,7 +57,7 @@ class LogReader:
 
     def read_engagements(self) -> Iterator[Logged]:
         """Yield new engagements in the order of each partition."""
-        latest_ms = time.time_ns() // 1_000_000 + self.settings.max_future_s * 1000
+        latest_ms = now_ms() + self.settings.max_future_s * 1000
         for record in self._records(ENGAGEMENTS):
             for place, (key, value, headers) in enumerate(events_in(record.key, record.value, record.headers)):
                 try:

@@ -17,6 +17,8 @@ Ints = npt.NDArray[np.int64]
 
 REFRESH_MS = 250
 REFRESH_SHARE = 0.05
+MOST_STALE, STALE_SHARE = 1024, 0.1
+"""Changed rows, and of all, above which the streaming dimensions of all are computed anew when they are needed."""
 SCANNED_FOR_MS = 60_000
 MOST_ACTIVATED = 256
 """How long what a scan for active rows found is good for, and changed rows until they are found by it, too."""
@@ -72,7 +74,7 @@ class Block:
         self._scanned_ms = 0
         self._scanned: Ints | None = None
         self._activated: set[int] = set()
-        self._cells: Cells | None = None
+        self.cells: Cells | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -97,6 +99,7 @@ class Block:
     def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
         """Insert or replace an item."""
         row = self.rows.get(item_id)
+        changed = row is None or not np.array_equal(self._static[row], embedding)
         if row is None:
             row = len(self.item_ids)
             if row == len(self._static):
@@ -104,19 +107,14 @@ class Block:
             self.item_ids.append(item_id)
             self.rows[item_id] = row
             self._unnumbered.add(row)
-            self._touch(row)
         else:
             self._count(self._static[row], -1)
-            if not np.array_equal(self._static[row], embedding):
-                self._touch(row)
         self._count(embedding, 1)
         self._static[row] = embedding
         self._published_ms[row] = published_ms
+        if self.cells and changed:
+            self.cells.touch(row, self.embeddings())
         self.set_activity(item_id, activity)
-
-    def _touch(self, row: int) -> None:
-        if self._cells is not None:
-            self._cells.touch(row)
 
     def _count(self, embedding: npt.NDArray[np.float32], times: int) -> None:
         self._sum += times * embedding
@@ -142,19 +140,17 @@ class Block:
                 array = getattr(self, name)
                 array[row] = array[last]
             self._note_activity(row)
-            self._touch(row)
+            if self.cells:
+                self.cells.touch(row, self.embeddings())
             if last in self._unnumbered:
                 self._unnumbered.add(row)
         self._stale_rows.discard(last)
         self._activated.discard(last)
         self._unnumbered.discard(last)
 
-    def keep_cells(self) -> None:
-        """Learn the cells that `near` reads, where there are none or they are outgrown, and sort the rows by them."""
-        if self._cells is not None and not self._cells.outgrown():
-            return
-        self._cells = Cells(self.embeddings())
-        order = self._cells.order
+    def sort_by(self, cells: Cells, order: Ints) -> None:
+        """Sort the rows and keep their cells; nothing may have come, changed or gone since both were learned."""
+        self.cells = cells
         for name in _ARRAYS:
             array = getattr(self, name)
             if array is not self._streaming:
@@ -165,11 +161,6 @@ class Block:
         self._numbered_by = None
         self._scanned = None
         self._activated.clear()
-
-    def near(self, embedding: npt.NDArray[np.float32], k: int) -> Ints:
-        """Return the rows of about the k largest static scores for a static user embedding (D,); needs `keep_cells`."""
-        assert self._cells is not None
-        return self._cells.near(self.embeddings(), np.ascontiguousarray(embedding), k)
 
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:
         """Change an item's counts; they are exact from the next query on."""
@@ -182,6 +173,9 @@ class Block:
 
     def _note_activity(self, row: int) -> None:
         self._stale_rows.add(row)
+        if len(self._stale_rows) > max(MOST_STALE, STALE_SHARE * len(self)):
+            self._stale_rows.clear()
+            self._refreshed_ms = 0
         if self._scanned is not None:
             self._activated.add(row)
 

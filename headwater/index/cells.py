@@ -7,92 +7,116 @@ from numba import njit
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-LEAST_READ = 16_000
+LEAST_READ = 8_000
 MARGIN = 1.5
-"""Rows that a search reads at least, and by how much the best of a cell may be farther from its centroid than is likely."""
+"""Rows that a search reads at least, and by how much the best of a cell may be farther from its mean than is likely."""
 CELLS = 4
 """Cells for each root of the number of rows: more are smaller, and take longer to learn."""
 MOST_NARROW = 512
 """Narrow cells in a wide one: where most rows are in one, learning takes no longer than elsewhere."""
 SAMPLED, SEEDED, ROUNDS = 16, 8, 4
 """Rows for each centroid that it is learned from, how many of them may become one, and how often it moves."""
-STRAYS = 2048
-"""Changed rows that each search reads, until they are given cells together."""
+STRAYS, SETTLED = 2048, 32
+"""Changed rows that each search reads until they get cells of their own, and how many cells."""
 AT_ONCE = 4096
+GONE = 2**62
+"""No row: what was here has changed since."""
 
 
 class Cells:
     """Cells of N rows, learned in two steps: a few wide ones, then narrow ones inside each.
 
-    Of n rows that are spread normally around a centroid, the best for a user lies about sqrt(2 ln n) standard deviations
-    from it in the user's direction. A search reads cells in the order of that, until the next one promises nothing better
-    than what is found: a few where clusters lie apart, most where there is one. What comes or changes is read by each
-    search until it is given a cell.
-
-    Args:
-        embeddings: (N, D) float32, N > 0.
-
-    Attributes:
-        order: (N,) The rows cell by cell. Whoever owns the matrix sorts it so before a search: what is read together
-            lies together.
+    Of n rows that are spread normally around a mean, the best for a user lies about sqrt(2 ln n) standard deviations
+    from it in the user's direction. A search reads cells in the order of that, until the next one promises nothing
+    better than what is found: a few where clusters lie apart, most where there is one. Rows that come or change are
+    read by each search until there are enough for cells of their own, wherever they lie.
     """
 
-    def __init__(self, embeddings: Floats) -> None:
-        self._changes = 0
-        count = CELLS * len(embeddings) ** 0.5
-        wide_of, _ = _closest(embeddings, _centroids(embeddings, round(count**0.5)))
-        order, ends = np.argsort(wide_of, kind="stable"), np.cumsum(np.bincount(wide_of))
-        cell_of, squares = np.empty(len(embeddings), dtype=np.int64), np.empty(len(embeddings))
-        found: list[Floats] = []
-        for rows in filter(len, np.split(order, ends[:-1])):
-            inside = embeddings[rows]
-            narrow = _centroids(inside, min(max(1, round(count * len(rows) / len(embeddings))), MOST_NARROW))
-            cells, squares[rows] = _closest(inside, narrow)
-            cell_of[rows] = cells + sum(map(len, found))
-            found.append(narrow)
-        self._centroids = np.concatenate(found)
-        sizes = np.maximum(1, np.bincount(cell_of, minlength=len(self._centroids)))
-        variances = np.bincount(cell_of, squares, len(sizes)) / sizes / embeddings.shape[1]
-        self._reach = (MARGIN * np.sqrt(variances * 2 * np.log(sizes))).astype(np.float32)
-        self.order = np.argsort(cell_of, kind="stable")
-        self._cell_of = cell_of[self.order]
-        self._sort()
-
-    def _sort(self) -> None:
-        self._rows = np.argsort(self._cell_of, kind="stable")
-        self._ends = np.concatenate(([0], np.cumsum(np.bincount(self._cell_of, minlength=len(self._centroids)))))
+    def __init__(self, dimension: int) -> None:
+        self._means = np.empty((0, dimension), dtype=np.float32)
+        self._variances = np.empty((0, dimension), dtype=np.float32)
+        self._likely = np.empty(0, dtype=np.float32)
+        self._ends = np.zeros(1, dtype=np.int64)
+        self._rows = np.empty(0, dtype=np.int64)
+        self._place_of = np.empty(0, dtype=np.int64)
         self._strays: set[int] = set()
+        self._learned_from = self._changes = 0
 
-    def touch(self, row: int) -> None:
-        """Note that a row is new, or holds something else than before."""
-        self._strays.add(row)
-        self._changes += 1
+    @classmethod
+    def learned(cls, embeddings: Floats) -> tuple["Cells", Ints]:
+        """Return cells, and the rows cell by cell, (N,); the cells are those of a matrix whose rows are sorted so.
 
-    def outgrown(self) -> bool:
-        """Say whether as many rows changed as they were learned from."""
-        return self._changes > len(self.order)
+        What is read together lies together then.
 
-    def near(self, embeddings: Floats, embedding: Floats, k: int) -> Ints:
-        """Return the rows of about the k largest inner products with `embedding` (D,), in any order, some perhaps twice.
+        Args:
+            embeddings: (N, D) float32.
+        """
+        cells, orders = cls(embeddings.shape[1]), list[Ints]()
+        count = CELLS * len(embeddings) ** 0.5
+        wide_of = _closest(embeddings, _centroids(embeddings, round(count**0.5)))
+        by_cell, ends = np.argsort(wide_of, kind="stable"), np.cumsum(np.bincount(wide_of))
+        for rows in filter(len, np.split(by_cell, ends[:-1])):
+            narrow = min(max(1, round(count * len(rows) / len(embeddings))), MOST_NARROW)
+            orders.append(rows[cells._add(embeddings[rows], narrow)])
+        cells._learned_from = len(embeddings)
+        cells._rows, cells._place_of = np.arange(len(embeddings)), np.arange(len(embeddings))
+        return cells, np.concatenate(orders)
+
+    def _add(self, embeddings: Floats, count: int) -> Ints:
+        """Add at most `count` cells of some rows (N, D), and return their order."""
+        cell_of = _closest(embeddings, _centroids(embeddings, count))
+        order = np.argsort(cell_of, kind="stable")
+        _, starts, sizes = np.unique(cell_of[order], return_index=True, return_counts=True)
+        inside, shares = embeddings[order], 1 / sizes[:, None].astype(np.float32)
+        means = np.add.reduceat(inside, starts) * shares
+        variances = np.maximum(np.add.reduceat(inside * inside, starts) * shares - means * means, 0)
+        self._means = np.concatenate((self._means, means))
+        self._variances = np.concatenate((self._variances, variances))
+        self._likely = np.concatenate((self._likely, MARGIN * np.sqrt(2 * np.log(sizes)).astype(np.float32)))
+        self._ends = np.concatenate((self._ends, self._ends[-1] + np.cumsum(sizes)))
+        return order
+
+    def touch(self, row: int, embeddings: Floats) -> None:
+        """Note that a row is new, or holds something else than before.
 
         Args:
             embeddings: (N, D) float32, the rows as they are now.
         """
+        self._changes += 1
+        self._strays.add(row)
+        if row < len(self._place_of) and self._place_of[row] != GONE:
+            self._rows[self._place_of[row]] = GONE
+            self._place_of[row] = GONE
         if len(self._strays) > STRAYS:
             self._settle(embeddings)
-        expected = self._centroids @ embedding + np.linalg.norm(embedding) * self._reach
-        strays = np.fromiter(self._strays, dtype=np.int64, count=len(self._strays))
-        order = np.argsort(-expected)
-        return _read(embeddings, embedding, k, LEAST_READ, strays, order, expected, self._ends, self._rows)
 
     def _settle(self, embeddings: Floats) -> None:
-        """Give the strays cells."""
-        kept = self._cell_of[: len(embeddings)]
-        self._cell_of = np.zeros(len(embeddings), dtype=np.int64)
-        self._cell_of[: len(kept)] = kept
+        """Give the strays cells of their own."""
         rows = np.array([row for row in self._strays if row < len(embeddings)], dtype=np.int64)
-        self._cell_of[rows], _ = _closest(embeddings[rows], self._centroids)
-        self._sort()
+        self._strays.clear()
+        if not len(rows):
+            return
+        rows = rows[self._add(embeddings[rows], SETTLED)]
+        more = np.full(max(0, rows.max() + 1 - len(self._place_of)), GONE)
+        self._place_of = np.concatenate((self._place_of, more))
+        self._place_of[rows] = len(self._rows) + np.arange(len(rows))
+        self._rows = np.concatenate((self._rows, rows))
+
+    def outgrown(self) -> bool:
+        """Say whether more rows changed than they were learned from."""
+        return self._changes > self._learned_from
+
+    def near(self, embeddings: Floats, embedding: Floats, k: int, wanted: int) -> Ints:
+        """Return the rows of about the k largest inner products with `embedding` (D,), and of `wanted` large ones in all.
+
+        Args:
+            embeddings: (N, D) float32, the rows as they are now.
+        """
+        expected = self._means @ embedding + self._likely * np.sqrt(self._variances @ (embedding * embedding))
+        strays = np.fromiter(self._strays, dtype=np.int64, count=len(self._strays))
+        order = np.argsort(-expected)
+        rows, scores = _read(embeddings, embedding, k, LEAST_READ, strays, order, expected, self._ends, self._rows)
+        return rows if len(rows) <= wanted else rows[np.argpartition(-scores, wanted)[:wanted]]
 
 
 def _centroids(embeddings: Floats, count: int) -> Floats:
@@ -101,7 +125,7 @@ def _centroids(embeddings: Floats, count: int) -> Floats:
     sample = embeddings[random.choice(len(embeddings), min(len(embeddings), SAMPLED * count), replace=False)]
     centroids = _seeds(sample[: SEEDED * count], count, random)
     for _ in range(ROUNDS):
-        cells, _ = _closest(sample, centroids)
+        cells = _closest(sample, centroids)
         order = np.argsort(cells, kind="stable")
         _, starts, sizes = np.unique(cells[order], return_index=True, return_counts=True)
         centroids = np.add.reduceat(sample[order], starts)
@@ -125,35 +149,32 @@ def _seeds(sample: Floats, count: int, random: np.random.Generator) -> Floats:
     return sample[drawn]
 
 
-def _closest(embeddings: Floats, centroids: Floats) -> tuple[Ints, Floats]:
-    """Return the centroid that is closest to each row (N,), and the square of its distance."""
-    cells, squares = np.empty(len(embeddings), dtype=np.int64), np.einsum("rc,rc->r", embeddings, embeddings)
-    halves = np.einsum("cd,cd->c", centroids, centroids) / 2
+def _closest(embeddings: Floats, centroids: Floats) -> Ints:
+    """Return the centroid that is closest to each row, (N,)."""
+    cells, halves = np.empty(len(embeddings), dtype=np.int64), np.einsum("cd,cd->c", centroids, centroids) / 2
     for start in range(0, len(embeddings), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        products = embeddings[part] @ centroids.T - halves
-        cells[part] = products.argmax(axis=1)
-        squares[part] -= 2 * products.max(axis=1)
-    return cells, np.maximum(squares, 0)
+        cells[part] = (embeddings[part] @ centroids.T - halves).argmax(axis=1)
+    return cells
 
 
 _INTS, _FLOATS = "int64[::1]", "float32[::1]"
 
 
-@njit(f"void({_FLOATS}, {_INTS}, float32, int64)", cache=True, nogil=True)
-def _offer(scores: Floats, rows: Ints, score: np.float32, row: int) -> None:
-    """Put a row in place of the worst of a heap, unless it is worse itself."""
-    if not score > scores[0]:
+@njit(f"void({_FLOATS}, float32)", cache=True, nogil=True)
+def _offer(best: Floats, score: np.float32) -> None:
+    """Put a score in place of the worst of a heap, unless it is worse itself."""
+    if not score > best[0]:
         return
     at, child = 0, 1
-    while child < len(scores):
-        if child + 1 < len(scores) and scores[child + 1] < scores[child]:
+    while child < len(best):
+        if child + 1 < len(best) and best[child + 1] < best[child]:
             child += 1
-        if scores[child] >= score:
+        if best[child] >= score:
             break
-        scores[at], rows[at] = scores[child], rows[child]
+        best[at] = best[child]
         at, child = child, 2 * child + 1
-    scores[at], rows[at] = score, row
+    best[at] = score
 
 
 @njit(f"float32(float32[:, ::1], int64, {_FLOATS})", cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -165,7 +186,7 @@ def _product(embeddings: Floats, row: int, embedding: Floats) -> np.float32:
 
 
 @njit(
-    f"{_INTS}(float32[:, ::1], {_FLOATS}, int64, int64, {_INTS}, {_INTS}, {_FLOATS}, {_INTS}, {_INTS})",
+    f"Tuple(({_INTS}, {_FLOATS}))(float32[:, ::1], {_FLOATS}, int64, int64, {_INTS}, {_INTS}, {_FLOATS}, {_INTS}, {_INTS})",
     cache=True,
     nogil=True,
 )
@@ -179,17 +200,22 @@ def _read(
     expected: Floats,
     ends: Ints,
     cell_rows: Ints,
-) -> Ints:
-    """Return the k best rows of strays and of cells, read until the next one is expected to have none of them."""
-    scores, rows, read = np.full(k, -np.inf, dtype=np.float32), np.full(k, -1), 0
+) -> tuple[Ints, Floats]:
+    """Return rows and scores of strays and of cells, until the next one is expected to have none of the k best."""
+    best, read = np.full(k, -np.inf, dtype=np.float32), 0
+    rows = np.empty(len(strays) + len(cell_rows), dtype=np.int64)
+    scores = np.empty(len(rows), dtype=np.float32)
     for row in strays:
         if row < len(embeddings):
-            _offer(scores, rows, _product(embeddings, row, embedding), row)
+            rows[read], scores[read] = row, _product(embeddings, row, embedding)
+            _offer(best, scores[read])
+            read += 1
     for cell in order:
-        if read >= least and expected[cell] < scores[0]:
+        if read >= least and expected[cell] < best[0]:
             break
         for row in cell_rows[ends[cell] : ends[cell + 1]]:
             if row < len(embeddings):
-                _offer(scores, rows, _product(embeddings, row, embedding), row)
-        read += ends[cell + 1] - ends[cell]
-    return rows[rows >= 0]
+                rows[read], scores[read] = row, _product(embeddings, row, embedding)
+                _offer(best, scores[read])
+                read += 1
+    return rows[:read], scores[:read]

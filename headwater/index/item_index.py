@@ -13,6 +13,7 @@ from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
 from headwater.index.added_scores import AddedScores
 from headwater.index.block import Block, with_room
+from headwater.index.cells import Cells
 from headwater.index.graph import Graph
 from headwater.index.outlook import Outlook
 from headwater.index.top import NEVER, top
@@ -21,8 +22,10 @@ from headwater.item_embedding import ItemEmbedding
 EXACT_LIMIT = 100_000
 EXACT_TOPIC_LIMIT = 50_000
 """Items, and items of a topic, up to which all of them are scored."""
-OVERFETCH = 4
-ACTIVE_MS = HALF_LIVES_MS[2]
+OVERFETCH, RESCORED = 4, 16
+"""Items near a user for each candidate: as many have to be found, so many of those read in cells are scored with what streams."""
+ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
+"""Items engaged with or published for so long are always scored; where they are more of all, all are."""
 SCORES_AT_ONCE = 4_000_000
 OUTLOOK_SHARE = 0.005
 """Of the items that may come, change or go until it is told anew where topics lie."""
@@ -74,6 +77,7 @@ class ItemIndex:
         self._activities: dict[str, ItemActivity] = dict(like._activities) if like is not None else {}
         self._outlook: Outlook | None = None
         self._changes = 0
+        self._outgrown: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.everything)
@@ -151,7 +155,8 @@ class ItemIndex:
             rows = np.sort(np.concatenate(parts))
             self._blocks[topic] = Block(self.dimension)
             self._blocks[topic].fill(names[rows].tolist(), embeddings[rows], published_ms[rows])
-            self._keep_cells(self._blocks[topic])
+            self._note_width(topic)
+        self.learn_cells()
 
     def _moved(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
@@ -169,12 +174,26 @@ class ItemIndex:
             if block is None:
                 block = self._blocks[topic] = Block(self.dimension, self._expected.get(topic, 0))
             block.put(item.item_id, item.embedding, item.published_at, activity)
-            self._keep_cells(block)
+            self._note_width(topic)
 
-    @staticmethod
-    def _keep_cells(block: Block) -> None:
-        if len(block) > EXACT_TOPIC_LIMIT:
-            block.keep_cells()
+    def _note_width(self, topic: str) -> None:
+        block = self._blocks[topic]
+        if len(block) > EXACT_TOPIC_LIMIT and (block.cells is None or block.cells.outgrown()):
+            self._outgrown.add(topic)
+
+    def outgrown(self) -> list[str]:
+        """Return the topics of which cells are to be learned; until they are, a topic is searched with what it has."""
+        return [topic for topic in self._outgrown if topic in self._blocks]
+
+    def learn_cells(self) -> None:
+        """Learn all that `outgrown` says, which takes half a second for 300,000 items; a server does so beside its queries."""
+        for topic in self.outgrown():
+            self.sort_topic(topic, *Cells.learned(self.embeddings(topic)))
+
+    def sort_topic(self, topic: str, cells: Cells, order: npt.NDArray[np.int64]) -> None:
+        """Take over cells that were learned of `embeddings(topic)`; no item may have come, changed or gone since."""
+        self._blocks[topic].sort_by(cells, order)
+        self._outgrown.discard(topic)
 
     def delete(self, item_ids: Collection[str]) -> None:
         """Delete items; unknown ones are none."""
@@ -241,11 +260,14 @@ class ItemIndex:
         excluded = exclude if exclude is not None else [()] * len(embeddings)
         block = self._block(topic, relevance)
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
-        if eligible is not None or len(block) <= (EXACT_LIMIT if block is self.everything else EXACT_TOPIC_LIMIT):
+        active = self._active_of_large(block, now_ms) if eligible is None else None
+        if active is None:
             found = _search_block(block, embeddings, k, now_ms, eligible, excluded, added)
             return [_united([(block, best)], k) for best in found]
         return [
-            _united(self._search_large(block, embedding, k, now_ms, out, added.of([place]) if added else None), k)
+            _united(
+                self._search_large(block, active, embedding, k, now_ms, out, added.of([place]) if added else None), k
+            )
             for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
         ]
 
@@ -285,9 +307,16 @@ class ItemIndex:
         cosine: npt.NDArray[np.float32] = embeddings @ centroid / np.maximum(norms, 1e-12)
         return cosine
 
+    def _active_of_large(self, block: Block, now_ms: int) -> npt.NDArray[np.int64] | None:
+        """Return a block's active rows if it is too large to score all rows, and they are few; else None."""
+        large = len(block) > EXACT_LIMIT if block is self.everything else len(block) > EXACT_TOPIC_LIMIT and block.cells
+        active = block.active_rows(now_ms - ACTIVE_MS) if large else None
+        return None if active is None or len(active) > ACTIVE_SHARE * len(block) else active
+
     def _search_large(
         self,
         block: Block,
+        active: npt.NDArray[np.int64],
         embedding: Embeddings,
         k: int,
         now_ms: int,
@@ -295,7 +324,7 @@ class ItemIndex:
         added: AddedScores | None,
     ) -> Iterator[tuple[Block, Best]]:
         """Yield what is found near the user embedding, and of promising topics: a graph stays in one cluster of several."""
-        yield block, self._search_near(block, embedding, k, now_ms, excluded, added)
+        yield block, self._search_near(block, active, embedding, k, now_ms, excluded, added)
         for topic in self._promising(embedding[: self.dimension]) if block is self.everything else ():
             yield topic, next(_search_block(topic, embedding[None, :], k, now_ms, None, [excluded], added))
 
@@ -315,6 +344,7 @@ class ItemIndex:
     def _search_near(
         self,
         block: Block,
+        active: npt.NDArray[np.int64],
         embedding: Embeddings,
         k: int,
         now_ms: int,
@@ -322,24 +352,26 @@ class ItemIndex:
         added: AddedScores | None,
     ) -> Best:
         """Score what the static dimensions say is near, what is active, and what has added scores."""
-        near = self._near(block, embedding[: self.dimension], OVERFETCH * (k + len(excluded)))
-        parts = [near, block.active_rows(now_ms - ACTIVE_MS)]
+        out = _rows_of(block, excluded)
+        parts = [self._near(block, embedding[: self.dimension], k, len(out)), active]
         more = added.within(block) if added else None
         if more:
             parts.append(more.rows)
         chosen = np.unique(np.concatenate(parts))
-        if len(chosen) < min(k + len(excluded), len(block)):
+        if len(chosen) < min(k + len(out), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
         scores = block.scores_of(chosen, embedding, now_ms)
         if more:
             scores[np.searchsorted(chosen, more.rows)] += more.scores
-        scores[np.isin(chosen, _rows_of(block, excluded))] = NEVER
+        scores[np.isin(chosen, out)] = NEVER
         places, best, counts = top(scores[None, :], k)
         return Best(chosen[places[0, : counts[0]]], best[0, : counts[0]])
 
-    def _near(self, block: Block, embedding: Embeddings, wanted: int) -> npt.NDArray[np.int64]:
-        if block is not self.everything:
-            return block.near(embedding, wanted)
+    def _near(self, block: Block, embedding: Embeddings, k: int, excluded: int) -> npt.NDArray[np.int64]:
+        wanted = OVERFETCH * k + excluded
+        if block.cells:
+            near = RESCORED * k + excluded
+            return block.cells.near(block.embeddings(), np.ascontiguousarray(embedding), wanted, near)
         return np.array([block.rows[item_id] for item_id in self.graph.search(embedding, wanted)], dtype=np.int64)
 
 

@@ -1,7 +1,6 @@
 """The feature store on Redis: one compact value a user, an item and an item's activity."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -13,14 +12,15 @@ from redis.connection import HiredisRespSerializer
 
 from headwater.activity import ItemActivity, decode_activity, encode_activity
 from headwater.delivered import Delivered, decode_delivered, encode_delivered
-from headwater.events import Item
+from headwater.events import Item, now_ms
 from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores.protocol import FeatureWrites, StoredItem
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 
 DECODED_ITEMS = 20_000
-CLOCKS_APART_MS = 60_000
+GONE_AFTER_MS = 60_000
+"""How long after its time an item's value is gone for certain, whosever clock is ahead."""
 SET_ALL = "for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n - 1], 'PX', ARGV[2 * n]) end"
 """One command for all values, since a client takes longer to send each than Redis to set it."""
 Decoded = TypeVar("Decoded")
@@ -124,8 +124,8 @@ class RedisFeatureStore:
             batch.pexpire(key, self._item_ttl_ms)
 
     def _note_catalogue(self, batch: Pipeline, items: Mapping[str, StoredItem | None]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        kept = {item_id: now_ms for item_id, stored in items.items() if stored is not None}
+        noted_ms = now_ms()
+        kept = {item_id: noted_ms for item_id, stored in items.items() if stored is not None}
         gone = items.keys() - kept.keys()
         if kept:
             batch.zadd(self._names.catalogue(), kept)
@@ -143,8 +143,7 @@ class RedisFeatureStore:
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
         key = self._names.catalogue()
-        # Their values are gone by then, whosever clock is ahead.
-        before_ms = time.time_ns() // 1_000_000 - self._item_ttl_ms - CLOCKS_APART_MS
+        before_ms = now_ms() - self._item_ttl_ms - GONE_AFTER_MS
         members: Any = await self._redis.zrangebyscore(key, "-inf", before_ms)
         if not members:
             return

@@ -1,8 +1,7 @@
 """Candidates: for one user, or for many users and topics at once."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -27,7 +26,6 @@ from serving.state import State
 MAX_K = 1000
 MAX_USERS = 100_000
 MAX_EXCLUDED = 1000
-USERS_AT_ONCE = 256
 
 SINGLE = re.compile(r"/v1/topics/(.+)/candidates", re.DOTALL)
 TOPIC: TypeAdapter[str] = TypeAdapter(Identifier)
@@ -126,8 +124,12 @@ async def topic_candidates(
 ) -> Response:
     """Return which items of a topic a user should be notified about, now."""
     filters = parameters.filters(state.settings.max_item_age_s)
-    with _counted(state, 1):
+    try:
         answer = await state.batcher.answer(TopicQuery(parameters.user_id, topic, parameters.k, filters))
+    except BaseException:
+        state.metrics.failed.inc()
+        raise
+    state.metrics.answered.inc()
     return Response(answer.to_json(), media_type="application/json")
 
 
@@ -144,28 +146,15 @@ async def bulk_candidates(state: HeadwaterState, request: BulkRequest) -> Stream
 
 
 async def _lines(state: State, request: BulkRequest, pair: Pair) -> AsyncIterator[bytes]:
-    filters = request.filters(state.settings.max_item_age_s)
+    filters, left = request.filters(state.settings.max_item_age_s), len(request.topics) * len(request.user_ids)
     try:
         for topic in request.topics:
-            for users in _chunks(request.user_ids):
-                queries = [TopicQuery(user_id, topic, request.k, filters) for user_id in users]
-                with _counted(state, len(queries)):
-                    answers = await state.retrieval.answers(queries, pair)
+            async for answers in state.retrieval.all_answers(request.user_ids, topic, request.k, filters, pair):
+                state.metrics.answered.inc(len(answers))
+                left -= len(answers)
                 yield b"".join(answer.to_json() + b"\n" for answer in answers)
-    except (HeadwaterError, RedisError) as error:
+    except Exception as error:
+        state.metrics.failed.inc(left)
+        if not isinstance(error, HeadwaterError | RedisError):
+            raise
         yield orjson.dumps({"error": "incomplete", "message": str(error)}) + b"\n"
-
-
-def _chunks(user_ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(user_ids), USERS_AT_ONCE):
-        yield user_ids[start : start + USERS_AT_ONCE]
-
-
-@contextmanager
-def _counted(state: State, queries: int) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        state.metrics.failed.inc(queries)
-        raise
-    state.metrics.answered.inc(queries)

@@ -111,7 +111,7 @@ def test_tombstone() -> None:
 
 
 def test_headers_without_a_value_say_nothing() -> None:
-    event = read_engagement(b"u", changed(GOOD), [("ce_subject", None)], NOW_MS)  # type: ignore[list-item]
+    event = read_engagement(b"u", changed(GOOD), [("ce_subject", None)], NOW_MS)
     assert event.event_id == "e"
 
 

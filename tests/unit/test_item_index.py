@@ -68,6 +68,7 @@ def check_k_candidates_whenever_k_are_eligible(
     for insert, number, topic in operations:
         if insert:
             index.upsert([item(number, (f"t{topic}",), seed=number * 7 + topic)])
+            index.learn_cells()
             truth[number] = topic
         else:
             index.delete([f"i{number}"])

@@ -28,8 +28,13 @@ def clustered(random: np.random.Generator) -> Floats:
 def filled(embeddings: Floats) -> Block:
     block = Block(D)
     block.fill([f"i{row}" for row in range(len(embeddings))], embeddings, np.full(len(embeddings), LONG_AGO_MS))
-    block.keep_cells()
+    block.sort_by(*Cells.learned(block.embeddings()))
     return block
+
+
+def near(block: Block, user: Floats, k: int) -> Floats:
+    assert block.cells
+    return block.cells.near(block.embeddings(), user, k, k)
 
 
 @given(
@@ -46,13 +51,12 @@ def test_all_rows_are_found_where_there_is_room_for_them(kept: int, operations: 
             if put:
                 embedding = np.random.default_rng(look).normal(size=D).astype(np.float32)
                 block.put(f"i{number}", embedding, LONG_AGO_MS, ItemActivity())
-                block.keep_cells()
                 truth.add(f"i{number}")
             elif f"i{number}" in block:
                 block.remove(f"i{number}")
                 truth.remove(f"i{number}")
-            if truth:
-                assert {block.item_ids[row] for row in block.near(np.ones(D, dtype=np.float32), 1000)} == truth
+            rows = near(block, np.ones(D, dtype=np.float32), 1000)
+            assert sorted(block.item_ids[row] for row in rows) == sorted(truth)
             assert [block.rows[item_id] for item_id in block.item_ids] == list(range(len(truth)))
 
 
@@ -65,7 +69,7 @@ def test_a_few_cells_hold_the_best() -> None:
         found = 0
         for user in random.normal(size=(100, D)).astype(np.float32):
             scores = block.embeddings() @ user
-            rows = block.near(user, K)
+            rows = near(block, user, K)
             assert len(rows) == K
             found += int((scores[rows] >= np.partition(scores, -K)[-K]).sum())
     assert found / (100 * K) >= 0.99
@@ -78,24 +82,51 @@ def test_where_all_lie_together_reading_goes_on_until_the_best_are_found(monkeyp
     found = 0
     for user in random.normal(size=(100, D)).astype(np.float32):
         scores = block.embeddings() @ user
-        found += int((scores[block.near(user, K)] >= np.partition(scores, -K)[-K]).sum())
+        found += int((scores[near(block, user, K)] >= np.partition(scores, -K)[-K]).sum())
     assert found / (100 * K) >= 0.97
 
 
 def test_of_equal_embeddings_as_many_are_found_as_are_asked_for() -> None:
-    embeddings = np.ones((1000, D), dtype=np.float32)
-    assert len(set(Cells(embeddings).near(embeddings, embeddings[0], K))) == K
+    block = filled(np.ones((1000, D), dtype=np.float32))
+    assert len(set(near(block, np.ones(D, dtype=np.float32), K))) == K
 
 
-def test_they_are_learned_anew_once_all_rows_have_changed() -> None:
+def test_a_cluster_that_comes_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "LEAST_READ", 250)
+    monkeypatch.setattr(cells, "STRAYS", 500)
+    random = np.random.default_rng(0)
+    block = filled(clustered(random))
+    centre = 3.0 * random.normal(size=D)
+    for number in range(4000):
+        embedding = (centre + 0.5 * random.normal(size=D)).astype(np.float32)
+        block.put(f"late{number}", embedding, LONG_AGO_MS, ItemActivity())
+    found = 0
+    for user in (centre + 0.5 * random.normal(size=(50, D))).astype(np.float32):
+        scores = block.embeddings() @ user
+        found += int((scores[near(block, user, K)] >= np.partition(scores, -K)[-K]).sum())
+    assert found / (50 * K) >= 0.95
+
+
+def test_they_are_outgrown_once_all_rows_have_changed() -> None:
     block = filled(np.zeros((1000, D), dtype=np.float32))
-    before = block._cells
+    assert block.cells
     for number in range(1001):
-        block.keep_cells()
-        assert block._cells is before
+        assert not block.cells.outgrown()
         block.put(f"i{number % 1000}", np.full(D, number + 1, dtype=np.float32), LONG_AGO_MS, ItemActivity())
-    block.keep_cells()
-    assert block._cells is not before
+        block.put(f"i{number % 1000}", np.full(D, number + 1, dtype=np.float32), LONG_AGO_MS, ItemActivity())
+    assert block.cells.outgrown()
+
+
+def test_a_topic_is_searched_exactly_until_its_cells_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "EXACT_TOPIC_LIMIT", 100)
+    index, embeddings = ItemIndex(D), clustered(np.random.default_rng(0))[:200]
+    index.upsert([ItemEmbedding(f"i{n}", ("t",), LONG_AGO_MS, each) for n, each in enumerate(embeddings)])
+    assert index.outgrown() == ["t"]
+    user = np.hstack((embeddings[:1], np.zeros((1, STREAMING), dtype=np.float32)))
+    before = index.search(user, K, "t", NOW_MS)[0]
+    index.learn_cells()
+    assert index.outgrown() == []
+    assert index.search(user, K, "t", NOW_MS)[0].item_ids == before.item_ids
 
 
 def test_activity_follows_its_item_when_rows_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +140,7 @@ def test_activity_follows_its_item_when_rows_are_sorted(monkeypatch: pytest.Monk
             if number % 500 == 0:
                 index.set_activity(f"i{number}", ItemActivity((1.0 + number,) * 5, NOW_MS, 1 + number, 1))
             index.upsert([ItemEmbedding(f"i{number}", ("t",), LONG_AGO_MS, embedding)])
+        index.learn_cells()
         answers.append(index.search(users, K, "t", NOW_MS)[0])
     exact, near = answers
     assert exact.item_ids == near.item_ids == [f"i{number}" for number in range(4500, -1, -500)]

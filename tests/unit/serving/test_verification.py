@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.index import ItemIndex, item_index
-from headwater.index.block import Block
+from headwater.index.cells import Cells
 from headwater.item_embedding import ItemEmbedding
 from serving import verification
 
@@ -22,8 +22,9 @@ def test_recall_inside_a_wide_topic_is_that_of_its_cells(monkeypatch: pytest.Mon
         ItemEmbedding(f"i{number}", ("wide", "wider") if number % 2 else ("wider",), NOW_MS - 10**10, embedding)
         for number, embedding in enumerate(random.normal(size=(1100, D)).astype(np.float32))
     ])  # fmt: skip
+    index.learn_cells()
     assert index.wide_topics() == ["wider", "wide"]
     assert asyncio.run(verification.index_recall(index, NOW_MS, "wider")) == 1.0
-    monkeypatch.setattr(Block, "near", lambda block, embedding, k: np.arange(k))
+    monkeypatch.setattr(Cells, "near", lambda cells, embeddings, embedding, k, wanted: np.arange(k))
     assert asyncio.run(verification.index_recall(index, NOW_MS, "wider")) < 0.5
     assert asyncio.run(verification.index_recall(index, NOW_MS)) == 1.0
