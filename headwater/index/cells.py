@@ -16,11 +16,13 @@ MOST_NARROW = 512
 """Narrow cells in a wide one: where most rows are in one, learning takes no longer than elsewhere."""
 SAMPLED, SEEDED, ROUNDS = 16, 8, 4
 """Rows for each centroid that it is learned from, how many of them may become one, and how often it moves."""
-STRAYS, SETTLED = 2048, 32
-"""Changed rows that each search reads until they get cells of their own, and how many cells."""
-AT_ONCE = 4096
-GONE = 2**62
-"""No row: what was here has changed since."""
+STRAYS, SETTLED = 1024, 32
+"""Changed rows that each search reads until they get cells, and how many new ones those get that fit into none."""
+FITS = 2
+"""How many times as far from the mean as is usual in its cell a row may lie that joins it, squared."""
+AT_ONCE, TIE = 4096, 1e-4
+NONE, GONE = 2**16 - 1, 2**62
+"""No cell, and no row: what was here has changed since."""
 
 
 class Cells:
@@ -29,16 +31,13 @@ class Cells:
     Of n rows that are spread normally around a mean, the best for a user lies about sqrt(2 ln n) standard deviations
     from it in the user's direction. A search reads cells in the order of that, until the next one promises nothing
     better than what is found: a few where clusters lie apart, most where there is one. Rows that come or change are
-    read by each search until there are enough for cells of their own, wherever they lie.
+    read by each search until they get cells: those that there are, or where they lie apart from them their own.
     """
 
     def __init__(self, dimension: int) -> None:
         self._means = np.empty((0, dimension), dtype=np.float32)
         self._variances = np.empty((0, dimension), dtype=np.float32)
-        self._likely = np.empty(0, dtype=np.float32)
-        self._ends = np.zeros(1, dtype=np.int64)
-        self._rows = np.empty(0, dtype=np.int64)
-        self._place_of = np.empty(0, dtype=np.int64)
+        self._cell_of = np.empty(0, dtype=np.uint16)
         self._strays: set[int] = set()
         self._learned_from = self._changes = 0
 
@@ -51,30 +50,38 @@ class Cells:
         Args:
             embeddings: (N, D) float32.
         """
-        cells, orders = cls(embeddings.shape[1]), list[Ints]()
+        cells = cls(embeddings.shape[1])
+        cells._learned_from, cells._cell_of = len(embeddings), np.full(len(embeddings), NONE, dtype=np.uint16)
         count = CELLS * len(embeddings) ** 0.5
         wide_of = _closest(embeddings, _centroids(embeddings, round(count**0.5)))
         by_cell, ends = np.argsort(wide_of, kind="stable"), np.cumsum(np.bincount(wide_of))
         for rows in filter(len, np.split(by_cell, ends[:-1])):
             narrow = min(max(1, round(count * len(rows) / len(embeddings))), MOST_NARROW)
-            orders.append(rows[cells._add(embeddings[rows], narrow)])
-        cells._learned_from = len(embeddings)
-        cells._rows, cells._place_of = np.arange(len(embeddings)), np.arange(len(embeddings))
-        return cells, np.concatenate(orders)
+            cells._add(rows, embeddings[rows], narrow)
+        order = np.argsort(cells._cell_of, kind="stable")
+        cells._cell_of = cells._cell_of[order]
+        cells._sort()
+        return cells, order
 
-    def _add(self, embeddings: Floats, count: int) -> Ints:
-        """Add at most `count` cells of some rows (N, D), and return their order."""
+    def _add(self, rows: Ints, embeddings: Floats, count: int) -> None:
+        """Give some rows (R,) and their embeddings (R, D) at most `count` new cells."""
         cell_of = _closest(embeddings, _centroids(embeddings, count))
         order = np.argsort(cell_of, kind="stable")
         _, starts, sizes = np.unique(cell_of[order], return_index=True, return_counts=True)
         inside, shares = embeddings[order], 1 / sizes[:, None].astype(np.float32)
         means = np.add.reduceat(inside, starts) * shares
         variances = np.maximum(np.add.reduceat(inside * inside, starts) * shares - means * means, 0)
+        self._cell_of[rows[order]] = np.repeat(np.arange(len(self._means), len(self._means) + len(means)), sizes)
         self._means = np.concatenate((self._means, means))
         self._variances = np.concatenate((self._variances, variances))
-        self._likely = np.concatenate((self._likely, MARGIN * np.sqrt(2 * np.log(sizes)).astype(np.float32)))
-        self._ends = np.concatenate((self._ends, self._ends[-1] + np.cumsum(sizes)))
-        return order
+
+    def _sort(self) -> None:
+        sizes = np.bincount(self._cell_of, minlength=NONE + 1)[: len(self._means)]
+        self._likely = (MARGIN * np.sqrt(2 * np.log(np.maximum(1, sizes)))).astype(np.float32)
+        self._ends = np.concatenate(([0], np.cumsum(sizes)))
+        self._rows = np.argsort(self._cell_of, kind="stable")[: self._ends[-1]]
+        self._place_of = np.full(len(self._cell_of), GONE)
+        self._place_of[self._rows] = np.arange(len(self._rows))
 
     def touch(self, row: int, embeddings: Floats) -> None:
         """Note that a row is new, or holds something else than before.
@@ -87,20 +94,25 @@ class Cells:
         if row < len(self._place_of) and self._place_of[row] != GONE:
             self._rows[self._place_of[row]] = GONE
             self._place_of[row] = GONE
+            self._cell_of[row] = NONE
         if len(self._strays) > STRAYS:
             self._settle(embeddings)
 
     def _settle(self, embeddings: Floats) -> None:
-        """Give the strays cells of their own."""
+        """Give the strays cells."""
+        kept = self._cell_of[: len(embeddings)]
+        self._cell_of = np.full(len(embeddings), NONE, dtype=np.uint16)
+        self._cell_of[: len(kept)] = kept
         rows = np.array([row for row in self._strays if row < len(embeddings)], dtype=np.int64)
         self._strays.clear()
-        if not len(rows):
-            return
-        rows = rows[self._add(embeddings[rows], SETTLED)]
-        more = np.full(max(0, rows.max() + 1 - len(self._place_of)), GONE)
-        self._place_of = np.concatenate((self._place_of, more))
-        self._place_of[rows] = len(self._rows) + np.arange(len(rows))
-        self._rows = np.concatenate((self._rows, rows))
+        inside = embeddings[rows]
+        cells = _closest(inside, self._means)
+        apart = inside - self._means[cells]
+        fit = np.einsum("rd,rd->r", apart, apart) <= FITS * self._variances[cells].sum(axis=1) + TIE
+        self._cell_of[rows] = cells
+        if not fit.all() and len(self._means) + SETTLED < NONE:
+            self._add(rows[~fit], inside[~fit], SETTLED)
+        self._sort()
 
     def outgrown(self) -> bool:
         """Say whether more rows changed than they were learned from."""
