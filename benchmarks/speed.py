@@ -251,15 +251,15 @@ is the wait for a core: queries, Kafka, Redis, both workers and the clients want
 most of the server's. The floor inserts and searches in one process, without Kafka.""",
     "search": """\
 Inside a topic of up to 50,000 items exact search over the topic's own matrix finds everything, where filtered graphs lose
-most of a narrow topic; in a wider one cells are read in the order of what they promise, at least 8,000 items. Without a topic
-a graph misses what lies in other clusters than where it ends up, at any ef: of a million items no graph here finds 95 %. So up
-to 16 topics that promise most are searched exactly beside it; exact search of everything is planned up to 100,000 items, where
-it costs twice what the 64 static dimensions alone would: the streaming ones are a third of the matrix. A topic that is one
-round cluster has no cells that promise less than others: there most of it is read.""",
+most of a narrow topic; in a wider one cells are read in the order of what they promise, at least 8,000 items, in 8 bits a
+dimension. Without a topic a graph misses what lies in other clusters than where it ends up, at any ef: of a million items no
+graph here finds 95 %. So up to 16 topics that promise most are searched exactly beside it; exact search of everything is
+planned up to 100,000 items, where it costs twice what the 64 static dimensions alone would: the streaming ones are a third
+of the matrix. A topic that is one round cluster has no cells that promise less than others: there most of it is read.""",
     "trained_index": """\
 Most items share the embedding of their topics until a bundle has learned them, and what streams decides among equals: so of
-the items read in cells the best 16 k by static score are scored with it. HNSW gives 4 k, and topics of 2.7 % of the items in
-all are searched beside it; with more recall rises, and so does the time.""",
+the best 24 k by static score, of HNSW or of the items read in cells, are scored with it. Topics of 2.7 % of the items in all
+are searched beside HNSW.""",
     "churn": """\
 Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
     "swap": """\

@@ -134,7 +134,7 @@ class Graph:
         Of very many items with the same embedding the k inserted last are returned.
         """
         nodes = min(k, len(self._members))
-        self._index.set_ef(max(MIN_EF, 4 * nodes))
+        self._index.set_ef(max(MIN_EF, nodes))
         while nodes:
             try:
                 labels, _ = self._index.knn_query(embedding[None, :], k=nodes)

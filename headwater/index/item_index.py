@@ -22,8 +22,8 @@ from headwater.item_embedding import ItemEmbedding
 EXACT_LIMIT = 100_000
 EXACT_TOPIC_LIMIT = 50_000
 """Items, and items of a topic, up to which all of them are scored."""
-OVERFETCH, RESCORED = 4, 16
-"""Items near a user for each candidate: as many have to be found, so many of those read in cells are scored with what streams."""
+OVERFETCH, RESCORED = 4, 24
+"""Items near a user for each candidate: as many are looked for in cells, so many of the nearest are scored with what streams."""
 ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
 """Items engaged with or published for so long are always scored; where they are more of all, all are."""
 SCORES_AT_ONCE = 4_000_000
@@ -357,7 +357,8 @@ class ItemIndex:
         more = added.within(block) if added else None
         if more:
             parts.append(more.rows)
-        chosen = np.unique(np.concatenate(parts))
+        chosen = np.sort(np.concatenate(parts))
+        chosen = chosen[np.diff(chosen, prepend=-1) > 0]
         if len(chosen) < min(k + len(out), len(block)):
             return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
         scores = block.scores_of(chosen, embedding, now_ms)
@@ -368,11 +369,11 @@ class ItemIndex:
         return Best(chosen[places[0, : counts[0]]], best[0, : counts[0]])
 
     def _near(self, block: Block, embedding: Embeddings, k: int, excluded: int) -> npt.NDArray[np.int64]:
-        wanted = OVERFETCH * k + excluded
+        near = RESCORED * k + excluded
         if block.cells:
-            near = RESCORED * k + excluded
-            return block.cells.near(block.embeddings(), np.ascontiguousarray(embedding), wanted, near)
-        return np.array([block.rows[item_id] for item_id in self.graph.search(embedding, wanted)], dtype=np.int64)
+            wanted = OVERFETCH * k + excluded
+            return block.cells.near(len(block), np.ascontiguousarray(embedding), wanted, near)
+        return np.array([block.rows[item_id] for item_id in self.graph.search(embedding, near)], dtype=np.int64)
 
 
 def _search_block(

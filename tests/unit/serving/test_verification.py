@@ -25,6 +25,6 @@ def test_recall_inside_a_wide_topic_is_that_of_its_cells(monkeypatch: pytest.Mon
     index.learn_cells()
     assert index.wide_topics() == ["wider", "wide"]
     assert asyncio.run(verification.index_recall(index, NOW_MS, "wider")) == 1.0
-    monkeypatch.setattr(Cells, "near", lambda cells, embeddings, embedding, k, wanted: np.arange(k))
+    monkeypatch.setattr(Cells, "near", lambda cells, length, embedding, k, wanted: np.arange(k))
     assert asyncio.run(verification.index_recall(index, NOW_MS, "wider")) < 0.5
     assert asyncio.run(verification.index_recall(index, NOW_MS)) == 1.0
