@@ -45,13 +45,14 @@ def _cell(value: object) -> str:
 
 
 def _queries(figures: Figures) -> list[str]:
-    saturated, half, job = figures["saturated"], figures["half_load"], figures["notify"]
+    saturated, half, wanted, job = (figures[name] for name in ("saturated", "half_load", "half_wanted", "notify"))
     rows: list[tuple[object, ...]] = [
         ("single query, k = 50, as fast as it goes: queries/s a core of the server", saturated["queries_per_core_s"], "1,500"),
         ("… p50, p99 ms, 32 at once", f"{saturated['p50_ms']:.1f}, {saturated['p99_ms']:.1f}", ""),
         ("… processor time over that of Redis, tower and search one by one", figures["over_floor"], "2"),
-        ("at half of that rate while 300 items/s come in: p50, p99 ms", f"{half['p50_ms']:.1f}, {half['p99_ms']:.1f}", "3, 10"),
-        ("… failed queries", half["failed"], "0"),
+        ("at 750/s while 300 items/s come in: p50, p99 ms", f"{wanted['p50_ms']:.1f}, {wanted['p99_ms']:.1f}", "3, 10"),
+        ("at half of what it answers at most, likewise: p50, p99 ms", f"{half['p50_ms']:.1f}, {half['p99_ms']:.1f}", "3, 10"),
+        ("… failed queries", half["failed"] + wanted["failed"], "0"),
         (f"notification job, top {job['k']} of one topic, from file to file: users/s", job["users_per_s"], "20,000"),
     ]  # fmt: skip
     return _table(("what", "measured", "goal"), rows)

@@ -1,32 +1,46 @@
 """Candidates as JSON, compiled: an object for each of them takes longer to encode than to find."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import orjson
 from numba import njit, types
 
-from headwater.index import Candidates
+from headwater.index import Candidates, ItemIds
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
+LATEST = 8
+"""Answers found together of which the item ids are kept as JSON: it is asked for at once."""
 DECIMALS = 5
 _ONE = 10**DECIMALS
 _LONGEST = 24
 """Bytes of a score."""
 _LARGEST = 1e13
 _BEFORE_ID, _BEFORE_SCORE, _NULL = (np.frombuffer(text, np.uint8) for text in (b'{"item_id":', b',"score":', b"null"))
-_TEXT, _OUT, _SCORES = types.Array(types.uint8, 1, "C", readonly=True), types.uint8[::1], types.float32[::1]
+_MORE = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _LONGEST + 2
+_TEXT, _OUT, _INTS = types.Array(types.uint8, 1, "C", readonly=True), types.uint8[::1], types.int64[::1]
+_SCORES = types.float32[::1]
 _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 
 
 def candidates_json(candidates: Candidates) -> bytes:
     """Return `{"item_id": …, "score": …}` of each candidate, scores to `DECIMALS`, with commas in between."""
-    item_ids = np.frombuffer(orjson.dumps(candidates.item_ids), np.uint8)
-    more = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _LONGEST + 2
-    written = np.empty(len(item_ids) + more * len(candidates.item_ids), np.uint8)
-    end = _write(item_ids, candidates.scores, written)
+    texts, begins, longest = _texts(candidates.among)
+    written = np.empty((longest + _MORE) * len(candidates.places), np.uint8)
+    end = _write(texts, begins, candidates.places, candidates.scores, written)
     return written[:end].tobytes()
+
+
+@lru_cache(LATEST)
+def _texts(among: ItemIds) -> tuple[Bytes, Ints, int]:
+    """Return item ids as JSON strings, where each and one after the last would begin, and the longest one's length."""
+    texts, begins = np.frombuffer(orjson.dumps(among.ids), np.uint8), np.empty(len(among.ids) + 1, np.int64)
+    _find(texts, begins)
+    return texts, begins, int(np.diff(begins).max(initial=0))
 
 
 @njit(types.int64(_OUT, types.int64, _TEXT), cache=True, nogil=True)
@@ -57,21 +71,29 @@ def _put_score(out: Bytes, at: int, score: float) -> int:
     return at + digits + 1
 
 
-@njit(types.int64(_TEXT, _SCORES, _OUT), cache=True, nogil=True)
-def _write(item_ids: Bytes, scores: Floats, out: Bytes) -> int:
-    """Join the strings of a JSON list with scores; return where the text ends in `out`."""
-    at, read = 0, 1
-    for place in range(len(scores)):
-        at = _put(out, at, _BEFORE_ID)
-        begin = read
+@njit(types.void(_TEXT, _INTS), cache=True, nogil=True)
+def _find(texts: Bytes, begins: Ints) -> None:
+    """Write where the strings of a JSON list begin, and where one after the last would."""
+    read = 1
+    for place in range(len(begins) - 1):
+        begins[place] = read
         read += 1
-        while item_ids[read] != _QUOTE:
-            read += 2 if item_ids[read] == _BACKSLASH else 1
+        while texts[read] != _QUOTE:
+            read += 2 if texts[read] == _BACKSLASH else 1
         read += 2  # the quote and the comma
-        for byte in range(begin, read - 1):
-            out[at] = item_ids[byte]
+    begins[-1] = read
+
+
+@njit(types.int64(_TEXT, _INTS, _INTS, _SCORES, _OUT), cache=True, nogil=True)
+def _write(texts: Bytes, begins: Ints, places: Ints, scores: Floats, out: Bytes) -> int:
+    """Write the candidates; return where the text ends in `out`."""
+    at = 0
+    for rank in range(len(places)):
+        at = _put(out, at, _BEFORE_ID)
+        for byte in range(begins[places[rank]], begins[places[rank] + 1] - 1):
+            out[at] = texts[byte]
             at += 1
-        at = _put_score(out, _put(out, at, _BEFORE_SCORE), scores[place])
+        at = _put_score(out, _put(out, at, _BEFORE_SCORE), scores[rank])
         out[at], out[at + 1] = _CLOSE, _COMMA
         at += 2
     return max(at - 1, 0)

@@ -18,10 +18,12 @@ from headwater.stores import FeatureStore
 from headwater.successions import decode_successions
 from serving.clock import Clock
 from serving.held import HeldGenerations
+from serving.in_flight import InFlight
 from serving.metrics import Metrics
 from streams.record import Record
 
 SLICE = 8
+PATIENCE_S = 0.002
 FORGOTTEN_AT_ONCE = 1_000
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Followed:
     held: HeldGenerations
     clock: Clock
     metrics: Metrics
+    in_flight: InFlight
     applied: dict[int, int] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
     covisits: ItemCovisits = field(default_factory=ItemCovisits)
@@ -62,7 +65,7 @@ class Followed:
         return sum(max(0, end - self.applied.get(partition, 0)) for partition, end in ends.items())
 
     async def on_embeddings(self, records: Sequence[Record]) -> None:
-        """Insert, update and delete in slices, so that queries get their turn.
+        """Insert, update and delete in slices, each when no query is in flight, or after it waited for `PATIENCE_S`.
 
         A version seen for the first time is looked up in the register before anything of it is passed over.
 
@@ -73,10 +76,10 @@ class Followed:
         if unknown - set(self.held.passed_over):
             await self.held.refresh()
         for start in range(0, len(records), SLICE):
+            await self.in_flight.go_first(PATIENCE_S)
             part = records[start : start + SLICE]
             async with self.held.writing:
                 self._apply_embeddings(part)
-                await self._learn_cells()
             await asyncio.sleep(0)
 
     def _apply_embeddings(self, records: Sequence[Record]) -> None:
@@ -107,12 +110,14 @@ class Followed:
             for each_ms in appended_ms:
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
 
-    async def _learn_cells(self) -> None:
+    async def learn_cells(self) -> None:
         """Learn the cells of topics that have become wide, of a copy and beside the event loop; inserts wait, queries do not."""
         for pair in list(self.held.pairs.values()):
             for topic in pair.index.outgrown():
-                embeddings = pair.index.embeddings(topic).copy()
-                pair.index.sort_topic(topic, *await asyncio.to_thread(Cells.learned, embeddings))
+                async with self.held.writing:
+                    if pair.index.has_topic(topic):
+                        embeddings = pair.index.embeddings(topic).copy()
+                        pair.index.sort_topic(topic, *await asyncio.to_thread(Cells.learned, embeddings))
 
     async def on_activity(self, records: Sequence[Record]) -> None:
         """Replace the counts of the items in each frame."""

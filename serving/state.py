@@ -23,12 +23,14 @@ from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import POLL_S, HeldGenerations
+from serving.in_flight import InFlight
 from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Filters, Retrieval
 from streams.follower import Start, end_offsets, latest_ends, make_follower, make_responder, set_start
 from streams.hosting import alive, end_process_with, running, running_aside
 
+LEARN_EVERY_S = 1.0
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
 COVISITS_KEPT_MS = 7 * HALF_LIVES_MS[NEAR]
@@ -48,7 +50,7 @@ class State:
     batcher: Batcher
     metrics: Metrics
     producer: EngagementProducer
-    in_flight: int = 0
+    in_flight: InFlight
     following: Callable[[], bool] = lambda: False
     responding: Callable[[], bool] = lambda: False
 
@@ -84,14 +86,15 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     metrics, clock = Metrics(), Clock(settings.clock)
     snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
     held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
-    followed = Followed(held, clock, metrics)
+    in_flight = InFlight()
+    followed = Followed(held, clock, metrics, in_flight)
     held.on_first = followed.fill
     retrieval = Retrieval(held, store, followed.covisits, clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         producer = await asyncio.to_thread(EngagementProducer, settings)
         stack.push_async_callback(asyncio.to_thread, _close_quietly, producer)
-        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer)
+        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer, in_flight)
         await _start(state, stack)
         yield state
 
@@ -126,6 +129,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     for work in (
         _repeated(held.poll, POLL_S),
         _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),
+        _repeated(followed.learn_cells, LEARN_EVERY_S),
         _repeated(lambda: _forget(state), FORGET_EVERY_S),
         _repeated(_freeze, FREEZE_EVERY_S),
         end_process_with(follower),

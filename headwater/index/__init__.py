@@ -1,5 +1,6 @@
 """The index: one generation's item embeddings, searched with or without a topic."""
 
-from headwater.index.item_index import Candidates, ItemIndex, Relevance
+from headwater.index.candidates import Candidates, ItemIds
+from headwater.index.item_index import ItemIndex, Relevance
 
-__all__ = ["Candidates", "ItemIndex", "Relevance"]
+__all__ = ["Candidates", "ItemIds", "ItemIndex", "Relevance"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
 from headwater.index.added_scores import AddedScores
 from headwater.index.block import Block, with_room
+from headwater.index.candidates import Candidates, ItemIds
 from headwater.index.cells import Cells
 from headwater.index.graph import Graph
 from headwater.index.outlook import Outlook
@@ -27,6 +28,8 @@ OVERFETCH, RESCORED = 4, 24
 ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
 """Items engaged with or published for so long are always scored; where they are more of all, all are."""
 SCORES_AT_ONCE = 4_000_000
+SHARED = 32
+"""Rows of a block that are gone through in the time it takes to list an item's id."""
 OUTLOOK_SHARE = 0.005
 """Of the items that may come, change or go until it is told anew where topics lie."""
 PROBED_ITEMS = 20_000
@@ -44,18 +47,24 @@ class Relevance(StrEnum):
     THRESHOLD = "threshold"
 
 
-class Candidates(NamedTuple):
-    """One row's answer, best first."""
-
-    item_ids: list[str]
-    scores: npt.NDArray[np.float32]
-
-
 class Best(NamedTuple):
     """The best rows of a block for one row's answer, best first."""
 
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
+
+
+class Found(NamedTuple):
+    """The best rows of a block for B answers, best first: `rows` and `scores` (B, k), of which `counts` (B,) are there."""
+
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+
+    def best(self, answer: int) -> Best:
+        """Return those of one answer."""
+        count = self.counts[answer]
+        return Best(self.rows[answer, :count], self.scores[answer, :count])
 
 
 class ItemIndex:
@@ -133,7 +142,7 @@ class ItemIndex:
         published_ms: npt.NDArray[np.int64],
         embeddings: Embeddings,
     ) -> None:
-        """Place N items in the empty index, whose graph is loaded separately.
+        """Place N items in the empty index; its graph is loaded, and cells are learned, separately.
 
         Args:
             item_ids: N ids.
@@ -156,7 +165,6 @@ class ItemIndex:
             self._blocks[topic] = Block(self.dimension)
             self._blocks[topic].fill(names[rows].tolist(), embeddings[rows], published_ms[rows])
             self._note_width(topic)
-        self.learn_cells()
 
     def _moved(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
@@ -262,8 +270,7 @@ class ItemIndex:
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
         active = self._active_of_large(block, now_ms) if eligible is None else None
         if active is None:
-            found = _search_block(block, embeddings, k, now_ms, eligible, excluded, added)
-            return [_united([(block, best)], k) for best in found]
+            return _named(block, _search_block(block, embeddings, k, now_ms, eligible, excluded, added))
         return [
             _united(
                 self._search_large(block, active, embedding, k, now_ms, out, added.of([place]) if added else None), k
@@ -326,7 +333,7 @@ class ItemIndex:
         """Yield what is found near the user embedding, and of promising topics: a graph stays in one cluster of several."""
         yield block, self._search_near(block, active, embedding, k, now_ms, excluded, added)
         for topic in self._promising(embedding[: self.dimension]) if block is self.everything else ():
-            yield topic, next(_search_block(topic, embedding[None, :], k, now_ms, None, [excluded], added))
+            yield topic, _search_block(topic, embedding[None, :], k, now_ms, None, [excluded], added).best(0)
 
     def _promising(self, embedding: Embeddings) -> Iterator[Block]:
         """Yield the blocks of promising topics, with at most `PROBED_ITEMS` in all."""
@@ -360,13 +367,13 @@ class ItemIndex:
         chosen = np.sort(np.concatenate(parts))
         chosen = chosen[np.diff(chosen, prepend=-1) > 0]
         if len(chosen) < min(k + len(out), len(block)):
-            return next(_search_block(block, embedding[None, :], k, now_ms, None, [excluded], added))
+            return _search_block(block, embedding[None, :], k, now_ms, None, [excluded], added).best(0)
         scores = block.scores_of(chosen, embedding, now_ms)
         if more:
             scores[np.searchsorted(chosen, more.rows)] += more.scores
         scores[np.isin(chosen, out)] = NEVER
-        places, best, counts = top(scores[None, :], k)
-        return Best(chosen[places[0, : counts[0]]], best[0, : counts[0]])
+        places, best = Found(*top(scores[None, :], k)).best(0)
+        return Best(chosen[places], best)
 
     def _near(self, block: Block, embedding: Embeddings, k: int, excluded: int) -> npt.NDArray[np.int64]:
         near = RESCORED * k + excluded
@@ -384,9 +391,9 @@ def _search_block(
     eligible: npt.NDArray[np.bool_] | None,
     excluded: Sequence[Collection[str]],
     added: AddedScores | None,
-) -> Iterator[Best]:
-    step = max(1, SCORES_AT_ONCE // max(1, len(block)))
-    for start in range(0, len(embeddings), step):
+) -> Found:
+    parts, step = [], max(1, SCORES_AT_ONCE // max(1, len(block)))
+    for start in range(0, max(1, len(embeddings)), step):
         part = slice(start, start + step)
         scores = block.scores(embeddings[part], now_ms)
         if added:
@@ -394,22 +401,36 @@ def _search_block(
             scores[more.owners, more.rows] += more.scores
         if eligible is not None:
             scores[:, ~eligible] = NEVER
-        for row_scores, out in zip(scores, excluded[part], strict=True):
-            row_scores[_rows_of(block, out)] = NEVER
-        for rows, best, count in zip(*top(scores, k), strict=True):
-            yield Best(rows[:count], best[:count])
+        out = [_rows_of(block, each) for each in excluded[part]]
+        owners = np.repeat(np.arange(len(out)), list(map(len, out)))
+        scores[owners, np.fromiter(chain.from_iterable(out), dtype=np.int64, count=len(owners))] = NEVER
+        parts.append(top(scores, k))
+    return Found(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
     return [block.rows[item_id] for item_id in item_ids if item_id in block.rows]
 
 
+def _named(block: Block, found: Found) -> list[Candidates]:
+    """Return answers that share the ids of their items, if listing those costs less than to go through the block."""
+    if len(block) > SHARED * found.rows.size:
+        answers = map(found.best, range(len(found.counts)))
+        return [Candidates.of([block.item_ids[row] for row in rows.tolist()], scores) for rows, scores in answers]
+    place_of = np.zeros(len(block), dtype=np.int64)
+    place_of[found.rows] = 1
+    rows = np.flatnonzero(place_of)
+    place_of[rows] = np.arange(len(rows))
+    among, places = ItemIds([block.item_ids[row] for row in rows.tolist()]), place_of[found.rows]
+    return [
+        Candidates(among, places[answer, :count], found.scores[answer, :count])
+        for answer, count in enumerate(found.counts.tolist())
+    ]
+
+
 def _united(found: Iterable[tuple[Block, Best]], k: int) -> Candidates:
     """Return the k best of what was found, each item once."""
     blocks, parts = zip(*found, strict=True)
-    if len(blocks) == 1:
-        item_ids, (rows, scores) = blocks[0].item_ids, parts[0]
-        return Candidates([item_ids[row] for row in rows.tolist()], scores)
     scores, rows = np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts])
     names = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     best: dict[str, int] = {}
@@ -417,4 +438,4 @@ def _united(found: Iterable[tuple[Block, Best]], k: int) -> Candidates:
         best.setdefault(blocks[names[place]].item_ids[rows[place]], place)
         if len(best) == k:
             break
-    return Candidates(list(best), scores[list(best.values())])
+    return Candidates.of(list(best), scores[list(best.values())])

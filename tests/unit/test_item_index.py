@@ -96,12 +96,26 @@ def test_large_corpora_are_searched_by_graph_with_the_same_guarantee(monkeypatch
     assert len(everything.item_ids) == 2000
 
 
+@pytest.mark.parametrize("shared", [0, 10**9])
+def test_many_users_get_what_each_gets_alone(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "SHARED", shared)
+    index = filled(60)
+    users = np.concatenate([query(seed=seed) for seed in range(20)])
+    excluded = [{f"i{place}", "unknown"} for place in range(20)]
+    together = index.search(users, 5, None, NOW_MS, exclude=excluded)
+    for user, out, found in zip(users, excluded, together, strict=True):
+        (alone,) = index.search(user[None, :], 5, None, NOW_MS, exclude=[out])
+        assert found.item_ids == alone.item_ids
+        assert found.scores == pytest.approx(alone.scores, rel=1e-5)
+        assert not out & set(found.item_ids)
+
+
 def test_streaming_features_are_those_of_the_query_s_time() -> None:
     index = filled(9)
     index.set_activity("i4", ItemActivity((8.0,) * 5, NOW_MS, 8, 1))
     first = index.search(query(streaming=1.0), 3, "t1", NOW_MS)[0]
     later = index.search(query(streaming=1.0), 3, "t1", NOW_MS + 48 * HOUR_MS)[0]
-    assert dict(zip(*first, strict=True))["i4"] > dict(zip(*later, strict=True))["i4"]
+    assert first.scores[first.item_ids.index("i4")] > later.scores[later.item_ids.index("i4")]
 
 
 def test_activity_may_come_before_its_item() -> None:

@@ -11,7 +11,7 @@ ODD_IDS = ['"', "\\", '\\"', '","score":1},{', "é", "日本", "\n\t\x01", " ", 
 
 
 def written(item_ids: list[str], scores: list[float]) -> list[dict[str, object]]:
-    document = b"[" + candidates_json(Candidates(item_ids, np.array(scores, dtype=np.float32))) + b"]"
+    document = b"[" + candidates_json(Candidates.of(item_ids, np.array(scores, dtype=np.float32))) + b"]"
     read: list[dict[str, object]] = json.loads(document)
     return read
 

@@ -16,7 +16,7 @@ from headwater.bundle import FILTERED_PULL
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.fold import EMPTY
 from headwater.generations import Generations
-from headwater.index import ItemIndex, Relevance
+from headwater.index import ItemIndex, Relevance, item_index
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.query_features import Query, encode_queries
@@ -25,6 +25,7 @@ from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair
+from serving.in_flight import InFlight
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from streams.follower import Start
@@ -66,7 +67,7 @@ def world(tmp_path: Path) -> World:
         make_bundle(tmp_path / "onnx", version, TOPICS, seed=seed, dimension=D)
     register, clock, metrics = Register(requested_ms=REQUESTED_MS), Clock("wall"), Metrics()
     held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
-    followed = Followed(held, clock, metrics)
+    followed = Followed(held, clock, metrics, InFlight())
     held.on_first = followed.fill
     return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), followed.covisits, clock))
 
@@ -92,6 +93,18 @@ async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> Non
     assert (await world.ask("news", begun)).candidates.item_ids == ["a"]
     assert (await world.ask("news")).version == "v2"
     assert (await world.ask("news")).candidates.item_ids == ["b"]
+
+
+async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "EXACT_TOPIC_LIMIT", 2)
+    await promoted(world, "v1")
+    for item_id in "abc":
+        await world.follow("v1", item_id, "news")
+    before = (await world.ask("news")).candidates.item_ids
+    assert world.held.live.index.outgrown() == ["news"]
+    await world.followed.learn_cells()
+    assert world.held.live.index.outgrown() == []
+    assert (await world.ask("news")).candidates.item_ids == before
 
 
 async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world: World) -> None:
