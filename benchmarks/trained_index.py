@@ -54,7 +54,7 @@ def main() -> None:
     found: dict[str, tuple[list[Candidates], float]] = {}
     item_index.EXACT_TOPIC_LIMIT = len(index) - 1
     cells.LEAST_READ = item_index.PROBED_ITEMS = round(READ_SHARE * len(index))
-    index.sort_topic(ALL, *cells.Cells.learned(index.embeddings(ALL)))
+    index.give_cells(ALL, cells.Cells.learned(index.embeddings(ALL)))
     for name, limit, topic in (("exact", len(index), None), ("hnsw", 0, None), ("cells", 0, ALL)):
         item_index.EXACT_LIMIT = limit
         index.search(dense[:1], K, topic, end_ms)

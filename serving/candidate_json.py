@@ -1,6 +1,6 @@
 """Candidates as JSON, compiled: an object for each of them takes longer to encode than to find."""
 
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,6 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-LATEST = 8
-"""Answers found together of which the item ids are kept as JSON: it is asked for at once."""
 DECIMALS = 5
 _ONE = 10**DECIMALS
 _LONGEST = 24
@@ -24,6 +22,7 @@ _BEFORE_ID, _BEFORE_SCORE, _NULL = (np.frombuffer(text, np.uint8) for text in (b
 _MORE = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _LONGEST + 2
 _TEXT, _OUT, _INTS = types.Array(types.uint8, 1, "C", readonly=True), types.uint8[::1], types.int64[::1]
 _SCORES = types.float32[::1]
+_known: WeakKeyDictionary[ItemIds, tuple[Bytes, Ints, int]] = WeakKeyDictionary()
 _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 
 
@@ -35,12 +34,14 @@ def candidates_json(candidates: Candidates) -> bytes:
     return written[:end].tobytes()
 
 
-@lru_cache(LATEST)
 def _texts(among: ItemIds) -> tuple[Bytes, Ints, int]:
     """Return item ids as JSON strings, where each and one after the last would begin, and the longest one's length."""
+    if (known := _known.get(among)) is not None:
+        return known
     texts, begins = np.frombuffer(orjson.dumps(among.ids), np.uint8), np.empty(len(among.ids) + 1, np.int64)
     _find(texts, begins)
-    return texts, begins, int(np.diff(begins).max(initial=0))
+    found = _known[among] = texts, begins, int(np.diff(begins).max(initial=0))
+    return found
 
 
 @njit(types.int64(_OUT, types.int64, _TEXT), cache=True, nogil=True)

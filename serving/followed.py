@@ -44,7 +44,7 @@ class Followed:
     held: HeldGenerations
     clock: Clock
     metrics: Metrics
-    in_flight: InFlight
+    singles: InFlight
     applied: dict[int, int] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
     covisits: ItemCovisits = field(default_factory=ItemCovisits)
@@ -65,7 +65,7 @@ class Followed:
         return sum(max(0, end - self.applied.get(partition, 0)) for partition, end in ends.items())
 
     async def on_embeddings(self, records: Sequence[Record]) -> None:
-        """Insert, update and delete in slices, each when no query is in flight, or after it waited for `PATIENCE_S`.
+        """Insert, update and delete in slices, each when no single query is in flight, or after `PATIENCE_S`.
 
         A version seen for the first time is looked up in the register before anything of it is passed over.
 
@@ -76,7 +76,7 @@ class Followed:
         if unknown - set(self.held.passed_over):
             await self.held.refresh()
         for start in range(0, len(records), SLICE):
-            await self.in_flight.go_first(PATIENCE_S)
+            await self.singles.go_first(PATIENCE_S)
             part = records[start : start + SLICE]
             async with self.held.writing:
                 self._apply_embeddings(part)
@@ -111,13 +111,13 @@ class Followed:
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
 
     async def learn_cells(self) -> None:
-        """Learn the cells of topics that have become wide, of a copy and beside the event loop; inserts wait, queries do not."""
+        """Learn the cells of topics that have become wide, beside the event loop; inserts wait, queries do not."""
         for pair in list(self.held.pairs.values()):
             for topic in pair.index.outgrown():
                 async with self.held.writing:
-                    if pair.index.has_topic(topic):
-                        embeddings = pair.index.embeddings(topic).copy()
-                        pair.index.sort_topic(topic, *await asyncio.to_thread(Cells.learned, embeddings))
+                    if topic in pair.index.outgrown():
+                        cells = await asyncio.to_thread(Cells.learned, pair.index.embeddings(topic))
+                        pair.index.give_cells(topic, cells)
 
     async def on_activity(self, records: Sequence[Record]) -> None:
         """Replace the counts of the items in each frame."""

@@ -1,4 +1,4 @@
-"""Queries that are being answered."""
+"""Single queries that are being answered."""
 
 import asyncio
 from contextlib import suppress

@@ -42,15 +42,16 @@ class Limits:
 
     async def _query(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: State = self._shared.headwater
-        if state.in_flight.count >= state.settings.serving_max_concurrency:
+        if state.in_flight >= state.settings.serving_max_concurrency:
             state.metrics.refused.inc()
             await fault(503, "overloaded", "too many queries at once; try again in a second")(scope, receive, send)
             return
+        state.in_flight += 1
         started = time.perf_counter()
         try:
-            with state.in_flight:
-                await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
         finally:
+            state.in_flight -= 1
             state.metrics.observe_query(time.perf_counter() - started)
 
 

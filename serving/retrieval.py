@@ -1,10 +1,8 @@
 """A query's way, top to bottom."""
 
-import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import orjson
@@ -27,9 +25,6 @@ from serving.held import HeldGenerations, Pair
 NEAR_MATCHES = 3
 USERS_AT_ONCE = 256
 NO_CANDIDATES = Candidates.of([], np.empty(0, dtype=np.float32))
-
-
-UsersAndDelivered = tuple[list[UserRecord | None], list[Delivered | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +95,10 @@ class Retrieval:
     async def all_answers(
         self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: Pair
     ) -> AsyncIterator[list[Answer]]:
-        """Yield answers for any number of users in their order, for `USERS_AT_ONCE` at a time; raises as `answers` does.
-
-        While some are answered Redis is asked for the next.
-        """
-        parts = [user_ids[start : start + USERS_AT_ONCE] for start in range(0, len(user_ids), USERS_AT_ONCE)]
-        reading = asyncio.ensure_future(self.store.users_and_delivered(parts[0] if parts else ()))
-        try:
-            for part, following in pairwise([*parts, ()]):
-                features = await reading
-                reading = asyncio.ensure_future(self.store.users_and_delivered(following))
-                await asyncio.sleep(0)  # now it is sent
-                yield self._answers([TopicQuery(user_id, topic, k, filters) for user_id in part], features, pair)
-        finally:
-            reading.cancel()
+        """Yield answers for any number of users in their order, for `USERS_AT_ONCE` at a time; raises as `answers` does."""
+        for start in range(0, len(user_ids), USERS_AT_ONCE):
+            users = user_ids[start : start + USERS_AT_ONCE]
+            yield await self.answers([TopicQuery(user_id, topic, k, filters) for user_id in users], pair)
 
     async def answers(self, queries: Sequence[TopicQuery], pair: Pair | None = None) -> list[Answer]:
         """Return one answer a query, in order; an unknown user gets a cold-start answer.
@@ -130,10 +115,7 @@ class Retrieval:
         # 1. One pair for all: whatever is promoted meanwhile, tower and index stay of one version.
         pair = pair or self.held.live
         # 2. Features of all users in one round trip.
-        return self._answers(queries, await self.store.users_and_delivered([query.user_id for query in queries]), pair)
-
-    def _answers(self, queries: Sequence[TopicQuery], features: UsersAndDelivered, pair: Pair) -> list[Answer]:
-        records, delivered = features
+        records, delivered = await self.store.users_and_delivered([query.user_id for query in queries])
         now_ms = self.clock.now_ms()
         states = [record.state if record else EMPTY for record in records]
         # 3. User tower, and what co-visitation adds to single items.

@@ -50,7 +50,8 @@ class State:
     batcher: Batcher
     metrics: Metrics
     producer: EngagementProducer
-    in_flight: InFlight
+    singles: InFlight
+    in_flight: int = 0
     following: Callable[[], bool] = lambda: False
     responding: Callable[[], bool] = lambda: False
 
@@ -86,15 +87,15 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     metrics, clock = Metrics(), Clock(settings.clock)
     snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
     held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
-    in_flight = InFlight()
-    followed = Followed(held, clock, metrics, in_flight)
+    singles = InFlight()
+    followed = Followed(held, clock, metrics, singles)
     held.on_first = followed.fill
     retrieval = Retrieval(held, store, followed.covisits, clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         producer = await asyncio.to_thread(EngagementProducer, settings)
         stack.push_async_callback(asyncio.to_thread, _close_quietly, producer)
-        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer, in_flight)
+        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer, singles)
         await _start(state, stack)
         yield state
 

@@ -31,6 +31,7 @@ async def verify(state: State, version: str) -> VerificationReport:
     pair = state.held.pair(version)
     size = await state.store.catalogue_size()
     await _settled(pair.index, size)
+    await state.followed.learn_cells()
     dimension = pair.bundle.manifest.dimension
     return VerificationReport(
         version=version,

@@ -148,20 +148,6 @@ class Block:
         self._activated.discard(last)
         self._unnumbered.discard(last)
 
-    def sort_by(self, cells: Cells, order: Ints) -> None:
-        """Sort the rows and keep their cells; nothing may have come, changed or gone since both were learned."""
-        self.cells = cells
-        for name in _ARRAYS:
-            array = getattr(self, name)
-            if array is not self._streaming:
-                array[: len(order)] = array[order]
-        self.item_ids = [self.item_ids[row] for row in order.tolist()]
-        self.rows = dict(zip(self.item_ids, range(len(order)), strict=True))
-        self._refreshed_ms = 0
-        self._numbered_by = None
-        self._scanned = None
-        self._activated.clear()
-
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:
         """Change an item's counts; they are exact from the next query on."""
         row = self.rows[item_id]

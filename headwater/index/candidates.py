@@ -10,7 +10,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ItemIds:
     """The item ids of answers that were found together, each once: what is made of them is made for all of these answers."""
 

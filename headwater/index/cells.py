@@ -1,6 +1,6 @@
 """K-means cells of a matrix's rows: a search reads those that promise most instead of all, and each row in 8 bits a dimension."""
 
-from typing import Any
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,15 @@ MOST_NARROW = 512
 """Narrow cells in a wide one: where most rows are in one, learning takes no longer than elsewhere."""
 SAMPLED, SEEDED, ROUNDS = 16, 8, 4
 """Rows for each centroid that it is learned from, how many of them may become one, and how often it moves."""
-STRAYS, SETTLED = 1024, 32
+STRAYS, SETTLED = 2048, 32
 """Changed rows that each search reads until they get cells, and how many new ones those get that fit into none."""
 FITS = 2
 """How many times as far from the mean as is usual in its cell a row may lie that joins it, squared."""
 AT_ONCE, TIE = 4096, 1e-4
 LARGEST = np.float32(127)
 """Of a code: a row is read as D codes of 8 bits and their scale, a fourth of what its embedding takes."""
-NONE, GONE = 2**16 - 1, 2**62
-"""No cell, and no row: what was here has changed since."""
+MOST, GONE = 2**16, 2**62
+"""Cells, and no row: what was here has changed since. No place: the row has none."""
 
 
 class Cells:
@@ -39,61 +39,58 @@ class Cells:
     from it in the user's direction. A search reads cells in the order of that, until the next one promises nothing
     better than what is found: a few where clusters lie apart, most where there is one. Rows that come or change are
     read by each search until they get cells: those that there are, or where they lie apart from them their own.
+
+    What is read has places, cell by cell, after them the places of rows that have none: the codes of each place are
+    those of its row.
     """
 
     def __init__(self, dimension: int) -> None:
         self._means = np.empty((0, dimension), dtype=np.float32)
         self._variances = np.empty((0, dimension), dtype=np.float32)
-        self._cell_of = np.empty(0, dtype=np.uint16)
-        self._codes, self._scales = np.empty((0, dimension), dtype=np.int8), np.empty(0, dtype=np.float32)
-        self._strays: set[int] = set()
         self._learned_from = self._changes = 0
 
     @classmethod
-    def learned(cls, embeddings: Floats) -> tuple["Cells", Ints]:
-        """Return cells, and the rows cell by cell, (N,); the cells are those of a matrix whose rows are sorted so.
-
-        What is read together lies together then.
-
-        Args:
-            embeddings: (N, D) float32.
-        """
+    def learned(cls, embeddings: Floats) -> Self:
+        """Return the cells of the rows of a matrix (N, D) float32."""
         cells = cls(embeddings.shape[1])
-        cells._learned_from, cells._cell_of = len(embeddings), np.full(len(embeddings), NONE, dtype=np.uint16)
-        count = CELLS * len(embeddings) ** 0.5
+        cells._learned_from = len(embeddings)
+        count, cell_of = CELLS * len(embeddings) ** 0.5, np.empty(len(embeddings), dtype=np.int64)
         wide_of = _closest(embeddings, _centroids(embeddings, round(count**0.5)))
         by_cell, ends = np.argsort(wide_of, kind="stable"), np.cumsum(np.bincount(wide_of))
         for rows in filter(len, np.split(by_cell, ends[:-1])):
             narrow = min(max(1, round(count * len(rows) / len(embeddings))), MOST_NARROW)
-            cells._add(rows, embeddings[rows], narrow)
-        order = np.argsort(cells._cell_of, kind="stable")
-        cells._cell_of = cells._cell_of[order]
-        cells._sort()
-        cells._codes, cells._scales = np.empty(embeddings.shape, dtype=np.int8), np.empty(len(order), dtype=np.float32)
-        for start in range(0, len(order), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            cells._codes[part], cells._scales[part] = _coded(embeddings[order[part]])
-        return cells, order
+            cell_of[rows] = cells._add(embeddings[rows], narrow)
+        every = np.arange(len(embeddings))
+        cells._lay(every, every, *_coded(embeddings), cell_of)
+        return cells
 
-    def _add(self, rows: Ints, embeddings: Floats, count: int) -> None:
-        """Give some rows (R,) and their embeddings (R, D) at most `count` new cells."""
+    def _add(self, embeddings: Floats, count: int) -> Ints:
+        """Return the cell of each row (R,), of at most `count` new ones."""
         cell_of = _closest(embeddings, _centroids(embeddings, count))
         order = np.argsort(cell_of, kind="stable")
         _, starts, sizes = np.unique(cell_of[order], return_index=True, return_counts=True)
         inside, shares = embeddings[order], 1 / sizes[:, None].astype(np.float32)
         means = np.add.reduceat(inside, starts) * shares
         variances = np.maximum(np.add.reduceat(inside * inside, starts) * shares - means * means, 0)
-        self._cell_of[rows[order]] = np.repeat(np.arange(len(self._means), len(self._means) + len(means)), sizes)
+        cell_of[order] = np.repeat(np.arange(len(self._means), len(self._means) + len(means)), sizes)
         self._means = np.concatenate((self._means, means))
         self._variances = np.concatenate((self._variances, variances))
+        return cell_of
 
-    def _sort(self) -> None:
-        sizes = np.bincount(self._cell_of, minlength=NONE + 1)[: len(self._means)]
+    def _lay(self, rows: Ints, places: Ints, codes: Codes, scales: Floats, cell_of: Ints) -> None:
+        """Give rows (R,), whose codes are at some places (R,) so far, places cell by cell, with room for more after them."""
+        order = np.argsort(cell_of.astype(np.uint16), kind="stable")  # of 16 bits in linear time
+        sizes = np.bincount(cell_of, minlength=len(self._means))
         self._likely = (MARGIN * np.sqrt(2 * np.log(np.maximum(1, sizes)))).astype(np.float32)
         self._ends = np.concatenate(([0], np.cumsum(sizes)))
-        self._rows = np.argsort(self._cell_of, kind="stable")[: self._ends[-1]]
-        self._place_of = np.full(len(self._cell_of), GONE)
-        self._place_of[self._rows] = np.arange(len(self._rows))
+        self._used, room = len(rows), len(rows) + STRAYS + 1
+        self._rows, self._codes = np.full(room, GONE), np.empty((room, codes.shape[1]), dtype=np.int8)
+        self._scales = np.empty(room, dtype=np.float32)
+        self._rows[: self._used], moved = rows[order], places[order]
+        np.take(codes, moved, axis=0, out=self._codes[: self._used], mode="clip")  # a buffer would take twice as long
+        np.take(scales, moved, out=self._scales[: self._used], mode="clip")
+        self._place_of = np.full(int(rows.max(initial=-1)) + 1, GONE)
+        self._place_of[self._rows[: self._used]] = np.arange(self._used)
 
     def touch(self, row: int, embeddings: Floats) -> None:
         """Note that a row is new, or holds something else than before.
@@ -102,34 +99,32 @@ class Cells:
             embeddings: (N, D) float32, the rows as they are now.
         """
         self._changes += 1
-        self._strays.add(row)
-        if row >= len(self._codes):
-            room = max(2 * len(self._codes), row + 1)
-            self._codes, self._scales = _extended(self._codes, room), _extended(self._scales, room)
-        codes, scales = _coded(embeddings[row : row + 1])
-        self._codes[row], self._scales[row] = codes[0], scales[0]
-        if row < len(self._place_of) and self._place_of[row] != GONE:
+        if row >= len(self._place_of):
+            known, self._place_of = self._place_of, np.full(2 * row + 1, GONE)
+            self._place_of[: len(known)] = known
+        if self._place_of[row] != GONE:
             self._rows[self._place_of[row]] = GONE
-            self._place_of[row] = GONE
-            self._cell_of[row] = NONE
-        if len(self._strays) > STRAYS:
+        place = self._place_of[row] = self._used
+        codes, scales = _coded(embeddings[row : row + 1])
+        self._rows[place], self._codes[place], self._scales[place] = row, codes[0], scales[0]
+        self._used += 1
+        if self._used == len(self._rows):
             self._settle(embeddings)
 
     def _settle(self, embeddings: Floats) -> None:
-        """Give the strays cells."""
-        kept = self._cell_of[: len(embeddings)]
-        self._cell_of = np.full(len(embeddings), NONE, dtype=np.uint16)
-        self._cell_of[: len(kept)] = kept
-        rows = np.array([row for row in self._strays if row < len(embeddings)], dtype=np.int64)
-        self._strays.clear()
-        inside = embeddings[rows]
+        """Give rows that have no cell one."""
+        here = self._rows[: self._used] < len(embeddings)
+        cell_of = np.repeat(np.arange(len(self._means) + 1), np.diff(self._ends, append=self._used))
+        strays = np.flatnonzero(here[self._ends[-1] :]) + self._ends[-1]
+        inside = embeddings[self._rows[strays]]
         cells = _closest(inside, self._means)
         apart = inside - self._means[cells]
         fit = np.einsum("rd,rd->r", apart, apart) <= FITS * self._variances[cells].sum(axis=1) + TIE
-        self._cell_of[rows] = cells
-        if not fit.all() and len(self._means) + SETTLED < NONE:
-            self._add(rows[~fit], inside[~fit], SETTLED)
-        self._sort()
+        if not fit.all() and len(self._means) + SETTLED < MOST:
+            cells[~fit] = self._add(inside[~fit], SETTLED)
+        cell_of[strays] = cells
+        kept = np.flatnonzero(here)
+        self._lay(self._rows[kept], kept, self._codes, self._scales, cell_of[kept])
 
     def outgrown(self) -> bool:
         """Say whether more rows changed than they were learned from."""
@@ -145,23 +140,21 @@ class Cells:
             wanted: At most as many are returned.
         """
         expected = self._means @ embedding + self._likely * np.sqrt(self._variances @ (embedding * embedding))
-        strays = np.fromiter(self._strays, dtype=np.int64, count=len(self._strays))
-        order = np.argsort(-expected)
-        read = self._codes, self._scales, length, embedding, k, LEAST_READ
-        rows, scores = _read(*read, strays, order, expected, self._ends, self._rows)
+        coded = self._rows, self._codes, self._scales
+        rows, scores = _read(
+            *coded, self._used, length, embedding, k, LEAST_READ, np.argsort(-expected), expected, self._ends
+        )
         return rows if len(rows) <= wanted else rows[top(scores[None, :], wanted)[0][0]]
 
 
 def _coded(embeddings: Floats) -> tuple[Codes, Floats]:
     """Return what is about the embeddings (R, D) once each row is multiplied by its scale (R,)."""
-    scales = np.maximum(np.abs(embeddings).max(axis=1), np.finfo(np.float32).tiny) / LARGEST
-    return np.rint(embeddings / scales[:, None]).astype(np.int8), scales
-
-
-def _extended(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    extended = np.zeros((length, *array.shape[1:]), dtype=array.dtype)
-    extended[: len(array)] = array
-    return extended
+    scales = np.maximum(np.abs(embeddings).max(axis=1, initial=0) / LARGEST, np.finfo(np.float32).tiny)
+    codes = np.empty(embeddings.shape, dtype=np.int8)
+    for start in range(0, len(embeddings), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        codes[part] = np.rint(embeddings[part] / scales[part, None])
+    return codes, scales
 
 
 def _centroids(embeddings: Floats, count: int) -> Floats:
@@ -222,60 +215,61 @@ def _offer(best: Floats, score: np.float32) -> None:
     best[at] = score
 
 
-@njit(f"void({_CODES}, {_FLOATS}, {_INTS}, {_FLOATS})", cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _score(codes: Codes, embedding: Floats, rows: Ints, scores: Floats) -> None:
-    """Write the inner products of some rows, four at a time: memory is slower than one alone."""
-    fours = len(rows) // 4 * 4
-    for at in range(0, fours, 4):
-        one, two, three, four = rows[at], rows[at + 1], rows[at + 2], rows[at + 3]
+@njit(f"void({_CODES}, {_FLOATS}, {_FLOATS})", cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _score(codes: Codes, embedding: Floats, scores: Floats) -> None:
+    """Write the inner products of codes (R, D), of four rows at a time: one alone does not keep memory busy."""
+    fours = len(codes) // 4 * 4
+    for row in range(0, fours, 4):
         first = second = third = fourth = np.float32(0)
         for dimension in range(len(embedding)):
             weight = embedding[dimension]
-            first += np.float32(codes[one, dimension]) * weight
-            second += np.float32(codes[two, dimension]) * weight
-            third += np.float32(codes[three, dimension]) * weight
-            fourth += np.float32(codes[four, dimension]) * weight
-        scores[at], scores[at + 1], scores[at + 2], scores[at + 3] = first, second, third, fourth
-    for at in range(fours, len(rows)):
+            first += np.float32(codes[row, dimension]) * weight
+            second += np.float32(codes[row + 1, dimension]) * weight
+            third += np.float32(codes[row + 2, dimension]) * weight
+            fourth += np.float32(codes[row + 3, dimension]) * weight
+        scores[row], scores[row + 1], scores[row + 2], scores[row + 3] = first, second, third, fourth
+    for row in range(fours, len(codes)):
         product = np.float32(0)
         for dimension in range(len(embedding)):
-            product += np.float32(codes[rows[at], dimension]) * embedding[dimension]
-        scores[at] = product
+            product += np.float32(codes[row, dimension]) * embedding[dimension]
+        scores[row] = product
 
 
 @njit(
-    f"Tuple(({_INTS}, {_FLOATS}))({_CODES}, {_FLOATS}, int64, {_FLOATS}, int64, int64, {_INTS}, {_INTS}, {_FLOATS}, {_INTS}, "
+    f"Tuple(({_INTS}, {_FLOATS}))({_INTS}, {_CODES}, {_FLOATS}, int64, int64, {_FLOATS}, int64, int64, {_INTS}, {_FLOATS}, "
     f"{_INTS})",
     cache=True,
     nogil=True,
 )
 def _read(
+    rows: Ints,
     codes: Codes,
     scales: Floats,
+    used: int,
     length: int,
     embedding: Floats,
     k: int,
     least: int,
-    strays: Ints,
     order: Ints,
     expected: Floats,
     ends: Ints,
-    cell_rows: Ints,
 ) -> tuple[Ints, Floats]:
-    """Return rows and scores of strays and of cells, until the next one is expected to have none of the k best."""
+    """Return rows and scores of those without a cell and of cells, until the next one is expected to have none of the k best."""
     best, read = np.full(k, -np.inf, dtype=np.float32), 0
-    rows = np.empty(len(strays) + len(cell_rows), dtype=np.int64)
-    scores = np.empty(len(rows), dtype=np.float32)
+    found, scores = np.empty(used, dtype=np.int64), np.empty(used, dtype=np.float32)
     for turn in range(-1, len(order)):
-        if turn >= 0 and read >= least and expected[order[turn]] < best[0]:
-            break
-        begin = read
-        for row in strays if turn < 0 else cell_rows[ends[order[turn]] : ends[order[turn] + 1]]:
-            if row < length:
-                rows[read] = row
+        begin, end = ends[-1], used
+        if turn >= 0:
+            if read >= least and expected[order[turn]] < best[0]:
+                break
+            begin, end = ends[order[turn]], ends[order[turn] + 1]
+        _score(codes[begin:end], embedding, scores[read : read + end - begin])
+        at = read
+        for place in range(begin, end):
+            score = scores[at] * scales[place]
+            at += 1
+            if rows[place] < length:
+                found[read], scores[read] = rows[place], score
+                _offer(best, score)
                 read += 1
-        _score(codes, embedding, rows[begin:read], scores[begin:read])
-        for at in range(begin, read):
-            scores[at] *= scales[rows[at]]
-            _offer(best, scores[at])
-    return rows[:read], scores[:read]
+    return found[:read], scores[:read]

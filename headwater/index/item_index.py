@@ -23,7 +23,7 @@ from headwater.item_embedding import ItemEmbedding
 EXACT_LIMIT = 100_000
 EXACT_TOPIC_LIMIT = 50_000
 """Items, and items of a topic, up to which all of them are scored."""
-OVERFETCH, RESCORED = 4, 24
+OVERFETCH, RESCORED = 4, 16
 """Items near a user for each candidate: as many are looked for in cells, so many of the nearest are scored with what streams."""
 ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
 """Items engaged with or published for so long are always scored; where they are more of all, all are."""
@@ -196,11 +196,11 @@ class ItemIndex:
     def learn_cells(self) -> None:
         """Learn all that `outgrown` says, which takes half a second for 300,000 items; a server does so beside its queries."""
         for topic in self.outgrown():
-            self.sort_topic(topic, *Cells.learned(self.embeddings(topic)))
+            self.give_cells(topic, Cells.learned(self.embeddings(topic)))
 
-    def sort_topic(self, topic: str, cells: Cells, order: npt.NDArray[np.int64]) -> None:
+    def give_cells(self, topic: str, cells: Cells) -> None:
         """Take over cells that were learned of `embeddings(topic)`; no item may have come, changed or gone since."""
-        self._blocks[topic].sort_by(cells, order)
+        self._blocks[topic].cells = cells
         self._outgrown.discard(topic)
 
     def delete(self, item_ids: Collection[str]) -> None:

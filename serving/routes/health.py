@@ -47,7 +47,7 @@ async def status(state: HeadwaterState) -> Response:
             "freshness_ms": state.retrieval.clock.freshness_ms(),
             "queries": state.metrics.answered._value.get(),
             "refused": state.metrics.refused._value.get(),
-            "in_flight": state.in_flight.count,
+            "in_flight": state.in_flight,
             "latency_p50_ms": state.metrics.recent_latency_ms(0.5),
             "latency_p99_ms": state.metrics.recent_latency_ms(0.99),
         }

@@ -28,7 +28,7 @@ def clustered(random: np.random.Generator) -> Floats:
 def filled(embeddings: Floats) -> Block:
     block = Block(D)
     block.fill([f"i{row}" for row in range(len(embeddings))], embeddings, np.full(len(embeddings), LONG_AGO_MS))
-    block.sort_by(*Cells.learned(block.embeddings()))
+    block.cells = Cells.learned(block.embeddings())
     return block
 
 
@@ -55,8 +55,11 @@ def test_all_rows_are_found_where_there_is_room_for_them(kept: int, operations: 
             elif f"i{number}" in block:
                 block.remove(f"i{number}")
                 truth.remove(f"i{number}")
-            rows = near(block, np.ones(D, dtype=np.float32), 1000)
+            user = np.random.default_rng(1).normal(size=D).astype(np.float32)
+            rows = near(block, user, 1000)
             assert sorted(block.item_ids[row] for row in rows) == sorted(truth)
+            scores = block.embeddings() @ user
+            assert not truth or scores[near(block, user, 1)].max() >= scores.max() - 0.2
             assert [block.rows[item_id] for item_id in block.item_ids] == list(range(len(truth)))
 
 
@@ -129,7 +132,7 @@ def test_a_topic_is_searched_exactly_until_its_cells_are_learned(monkeypatch: py
     assert index.search(user, K, "t", NOW_MS)[0].item_ids == before.item_ids
 
 
-def test_activity_follows_its_item_when_rows_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_near_is_scored_with_its_activity(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = clustered(np.random.default_rng(0))
     users = np.hstack((np.zeros((2, D)), np.ones((2, STREAMING)))).astype(np.float32)
     answers = []

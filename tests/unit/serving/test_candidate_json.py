@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from headwater.index import Candidates
+from headwater.index import Candidates, ItemIds
 from serving.candidate_json import candidates_json
 
 ODD_IDS = ['"', "\\", '\\"', '","score":1},{', "é", "日本", "\n\t\x01", " ", "a" * 256]
@@ -21,6 +21,14 @@ def test_what_is_written_is_what_json_reads() -> None:
     found = written(ODD_IDS, scores)
     assert [each["item_id"] for each in found] == ODD_IDS
     assert [each["score"] for each in found] == pytest.approx(scores, abs=0.00001, rel=1e-6)
+
+
+def test_answers_may_share_their_items() -> None:
+    among = ItemIds(ODD_IDS)
+    for places in ([4, 0, 3], [0], [8, 1]):
+        candidates = Candidates(among, np.array(places), np.arange(len(places), dtype=np.float32))
+        read = json.loads(b"[" + candidates_json(candidates) + b"]")
+        assert [each["item_id"] for each in read] == candidates.item_ids == [ODD_IDS[place] for place in places]
 
 
 def test_no_candidates_are_an_empty_list() -> None:
