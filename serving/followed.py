@@ -18,12 +18,10 @@ from headwater.stores import FeatureStore
 from headwater.successions import decode_successions
 from serving.clock import Clock
 from serving.held import HeldGenerations
-from serving.in_flight import InFlight
 from serving.metrics import Metrics
 from streams.record import Record
 
 SLICE = 8
-PATIENCE_S = 0.002
 FORGOTTEN_AT_ONCE = 1_000
 
 log = logging.getLogger(__name__)
@@ -44,7 +42,6 @@ class Followed:
     held: HeldGenerations
     clock: Clock
     metrics: Metrics
-    singles: InFlight
     applied: dict[int, int] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
     covisits: ItemCovisits = field(default_factory=ItemCovisits)
@@ -65,7 +62,7 @@ class Followed:
         return sum(max(0, end - self.applied.get(partition, 0)) for partition, end in ends.items())
 
     async def on_embeddings(self, records: Sequence[Record]) -> None:
-        """Insert, update and delete in slices, each when no single query is in flight, or after `PATIENCE_S`.
+        """Insert, update and delete in slices, so that queries get their turn.
 
         A version seen for the first time is looked up in the register before anything of it is passed over.
 
@@ -76,7 +73,6 @@ class Followed:
         if unknown - set(self.held.passed_over):
             await self.held.refresh()
         for start in range(0, len(records), SLICE):
-            await self.singles.go_first(PATIENCE_S)
             part = records[start : start + SLICE]
             async with self.held.writing:
                 self._apply_embeddings(part)

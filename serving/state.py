@@ -23,7 +23,6 @@ from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import POLL_S, HeldGenerations
-from serving.in_flight import InFlight
 from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Filters, Retrieval
@@ -50,7 +49,6 @@ class State:
     batcher: Batcher
     metrics: Metrics
     producer: EngagementProducer
-    singles: InFlight
     in_flight: int = 0
     following: Callable[[], bool] = lambda: False
     responding: Callable[[], bool] = lambda: False
@@ -87,15 +85,14 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     metrics, clock = Metrics(), Clock(settings.clock)
     snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
     held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
-    singles = InFlight()
-    followed = Followed(held, clock, metrics, singles)
+    followed = Followed(held, clock, metrics)
     held.on_first = followed.fill
     retrieval = Retrieval(held, store, followed.covisits, clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         producer = await asyncio.to_thread(EngagementProducer, settings)
         stack.push_async_callback(asyncio.to_thread, _close_quietly, producer)
-        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer, singles)
+        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer)
         await _start(state, stack)
         yield state
 

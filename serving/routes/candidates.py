@@ -94,13 +94,12 @@ class SingleQueries:
         if asked is None:
             await self._app(scope, receive, send)
             return
-        with self._shared.headwater.singles:
-            try:
-                topic, parameters = _read(asked[1], scope["query_string"].decode("latin-1"))
-                response = await topic_candidates(self._shared.headwater, topic, parameters)
-            except Exception as error:
-                response = fault_of(error, scope["path"])
-            await response(scope, receive, send)
+        try:
+            topic, parameters = _read(asked[1], scope["query_string"].decode("latin-1"))
+            response = await topic_candidates(self._shared.headwater, topic, parameters)
+        except Exception as error:
+            response = fault_of(error, scope["path"])
+        await response(scope, receive, send)
 
 
 def _read(topic: str, query: str) -> tuple[str, QueryParameters]:

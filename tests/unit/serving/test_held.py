@@ -21,12 +21,10 @@ from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.query_features import Query, encode_queries
 from headwater.stores import MemoryFeatureStore
-from serving import followed as following_module
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
 from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair
-from serving.in_flight import InFlight
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from streams.follower import Start
@@ -68,7 +66,7 @@ def world(tmp_path: Path) -> World:
         make_bundle(tmp_path / "onnx", version, TOPICS, seed=seed, dimension=D)
     register, clock, metrics = Register(requested_ms=REQUESTED_MS), Clock("wall"), Metrics()
     held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
-    followed = Followed(held, clock, metrics, InFlight())
+    followed = Followed(held, clock, metrics)
     held.on_first = followed.fill
     return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), followed.covisits, clock))
 
@@ -94,17 +92,6 @@ async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> Non
     assert (await world.ask("news", begun)).candidates.item_ids == ["a"]
     assert (await world.ask("news")).version == "v2"
     assert (await world.ask("news")).candidates.item_ids == ["b"]
-
-
-async def test_new_items_let_queries_go_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following_module, "PATIENCE_S", 60.0)
-    await promoted(world, "v1")
-    with world.followed.singles:
-        following = asyncio.ensure_future(world.follow("v1", "a", "news"))
-        await asyncio.sleep(0.01)
-        assert "a" not in world.held.live.index
-    await following
-    assert "a" in world.held.live.index
 
 
 async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
