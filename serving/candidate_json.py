@@ -1,7 +1,5 @@
 """Candidates as JSON, compiled: an object for each of them takes longer to encode than to find."""
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -22,26 +20,22 @@ _BEFORE_ID, _BEFORE_SCORE, _NULL = (np.frombuffer(text, np.uint8) for text in (b
 _MORE = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _LONGEST + 2
 _TEXT, _OUT, _INTS = types.Array(types.uint8, 1, "C", readonly=True), types.uint8[::1], types.int64[::1]
 _SCORES = types.float32[::1]
-_known: WeakKeyDictionary[ItemIds, tuple[Bytes, Ints, int]] = WeakKeyDictionary()
 _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 
 
 def candidates_json(candidates: Candidates) -> bytes:
     """Return `{"item_id": …, "score": …}` of each candidate, scores to `DECIMALS`, with commas in between."""
-    texts, begins, longest = _texts(candidates.among)
+    texts, begins, longest = candidates.among.encoded or _encoded(candidates.among)
     written = np.empty((longest + _MORE) * len(candidates.places), np.uint8)
     end = _write(texts, begins, candidates.places, candidates.scores, written)
     return written[:end].tobytes()
 
 
-def _texts(among: ItemIds) -> tuple[Bytes, Ints, int]:
+def _encoded(among: ItemIds) -> tuple[Bytes, Ints, int]:
     """Return item ids as JSON strings, where each and one after the last would begin, and the longest one's length."""
-    if (known := _known.get(among)) is not None:
-        return known
     texts, begins = np.frombuffer(orjson.dumps(among.ids), np.uint8), np.empty(len(among.ids) + 1, np.int64)
-    _find(texts, begins)
-    found = _known[among] = texts, begins, int(np.diff(begins).max(initial=0))
-    return found
+    among.encoded = texts, begins, _find(texts, begins)
+    return among.encoded
 
 
 @njit(types.int64(_OUT, types.int64, _TEXT), cache=True, nogil=True)
@@ -72,17 +66,19 @@ def _put_score(out: Bytes, at: int, score: float) -> int:
     return at + digits + 1
 
 
-@njit(types.void(_TEXT, _INTS), cache=True, nogil=True)
-def _find(texts: Bytes, begins: Ints) -> None:
-    """Write where the strings of a JSON list begin, and where one after the last would."""
-    read = 1
+@njit(types.int64(_TEXT, _INTS), cache=True, nogil=True)
+def _find(texts: Bytes, begins: Ints) -> int:
+    """Write where the strings of a JSON list begin, and where one after the last would; return the longest one's length."""
+    read, longest = 1, 0
     for place in range(len(begins) - 1):
         begins[place] = read
         read += 1
         while texts[read] != _QUOTE:
             read += 2 if texts[read] == _BACKSLASH else 1
         read += 2  # the quote and the comma
+        longest = max(longest, read - begins[place])
     begins[-1] = read
+    return longest
 
 
 @njit(types.int64(_TEXT, _INTS, _INTS, _SCORES, _OUT), cache=True, nogil=True)

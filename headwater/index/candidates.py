@@ -7,14 +7,21 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class ItemIds:
-    """The item ids of answers that were found together, each once: what is made of them is made for all of these answers."""
+    """The item ids of answers that were found together, each once.
+
+    Attributes:
+        ids: N of them.
+        encoded: What is made of them for one of these answers, for the others.
+    """
 
     ids: list[str]
+    encoded: tuple[Bytes, Ints, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -401,11 +401,10 @@ def _search_block(
             scores[more.owners, more.rows] += more.scores
         if eligible is not None:
             scores[:, ~eligible] = NEVER
-        out = [_rows_of(block, each) for each in excluded[part]]
-        owners = np.repeat(np.arange(len(out)), list(map(len, out)))
-        scores[owners, np.fromiter(chain.from_iterable(out), dtype=np.int64, count=len(owners))] = NEVER
+        for row_scores, out in zip(scores, excluded[part], strict=True):
+            row_scores[_rows_of(block, out)] = NEVER
         parts.append(top(scores, k))
-    return Found(*map(np.concatenate, zip(*parts, strict=True)))
+    return Found(*(parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))))
 
 
 def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
@@ -413,8 +412,8 @@ def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
 
 
 def _named(block: Block, found: Found) -> list[Candidates]:
-    """Return answers that share the ids of their items, if listing those costs less than to go through the block."""
-    if len(block) > SHARED * found.rows.size:
+    """Return answers that share the ids of their items, if many are to be listed for each row of the block."""
+    if len(found.counts) == 1 or len(block) > SHARED * found.rows.size:
         answers = map(found.best, range(len(found.counts)))
         return [Candidates.of([block.item_ids[row] for row in rows.tolist()], scores) for rows, scores in answers]
     place_of = np.zeros(len(block), dtype=np.int64)
