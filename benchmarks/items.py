@@ -45,7 +45,7 @@ def make_items(count: int, random: np.random.Generator) -> tuple[list[ItemEmbedd
 
 
 def built(items: list[ItemEmbedding]) -> tuple[ItemIndex, float]:
-    """Return an index of the items and how many it took in a second, in slices as a server inserts them."""
+    """Return an index of the items and how many it took in a second, in slices as a server inserts them, cells and all."""
     index, started = ItemIndex(DIMENSION), time.perf_counter()
     for start in range(0, len(items), SLICE):
         index.upsert(items[start : start + SLICE])

@@ -237,8 +237,9 @@ REASONS = {
     "queries": """\
 The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a fifth
 of what a lone query costs it: half of the rate takes most of the core, and inserts the rest; Kafka, Redis, the stream worker
-and whoever asks fill the other. What is left is Python, spread over HTTP, features, search and Redis. Of a notification
-job's time JSON takes a quarter, in one process on one core; next: several serving processes over one snapshot.""",
+and whoever asks fill the other, at 750/s as well. What is left is Python, spread over HTTP, features, search and Redis. Of a
+notification job's time search takes a third, JSON and users' records a sixth each, in one process on one core; next: several
+serving processes over one snapshot.""",
     "ingest": """\
 A message of Faust's carries all records that a fetch brought of a partition, so what Faust costs is spread over them.
 What is left is decoding, validation, the fold and redis-py, all Python on one core. The bare loop does the same without
@@ -266,13 +267,16 @@ Nodes keep their places until a successor without the dead is complete. Its pric
     "swap": """\
 Embedding, encoding, Kafka, decoding and inserting share two cores with 300 queries a second; hnswlib builds alone on
 one. At that speed each step of a query's way through the event loop waits for a slice of eight inserts: p99 is bought with
-seconds to promotion. Requests settle for 2 s before a generation is built, so that every worker embeds new items for it.""",
+seconds to promotion. Inserting only while no query is answered halves the speed and the rise of the median, not that of p99:
+the other core is full as well. Requests settle for 2 s before a generation is built, so that every worker embeds new items
+for it.""",
     "refresh": """\
 A step of 512 examples scores 1,000 rows, each example with its condition and without, against 660 to 1,100 items: a dozen
 passes over matrices that no cache of one core holds, of which the products are a third; sampling and features take a fifth.""",
     "start": """\
-Importing the libraries takes seconds by itself. Memory is two copies of each embedding (all items, and the
-topic's), the graph, and Python's dictionaries of ids. Next: topics as rows of one matrix.""",
+Importing the libraries takes seconds by itself, and reading the graph as long as all embeddings. Cells of wide topics are
+learned after that. Memory is two copies of each embedding (all items, and the topic's), the graph, and Python's dictionaries
+of ids. Next: topics as rows of one matrix.""",
 }
 
 

@@ -414,8 +414,7 @@ def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
 def _named(block: Block, found: Found) -> list[Candidates]:
     """Return answers that share the ids of their items, if many are to be listed for each row of the block."""
     if len(found.counts) == 1 or len(block) > SHARED * found.rows.size:
-        answers = map(found.best, range(len(found.counts)))
-        return [Candidates.of([block.item_ids[row] for row in rows.tolist()], scores) for rows, scores in answers]
+        return [_listed(block, found.best(answer)) for answer in range(len(found.counts))]
     place_of = np.zeros(len(block), dtype=np.int64)
     place_of[found.rows] = 1
     rows = np.flatnonzero(place_of)
@@ -427,9 +426,15 @@ def _named(block: Block, found: Found) -> list[Candidates]:
     ]
 
 
+def _listed(block: Block, best: Best) -> Candidates:
+    return Candidates.of([block.item_ids[row] for row in best.rows.tolist()], best.scores)
+
+
 def _united(found: Iterable[tuple[Block, Best]], k: int) -> Candidates:
     """Return the k best of what was found, each item once."""
     blocks, parts = zip(*found, strict=True)
+    if len(blocks) == 1:
+        return _listed(blocks[0], parts[0])
     scores, rows = np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts])
     names = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     best: dict[str, int] = {}
