@@ -66,14 +66,14 @@ def _fill(
     for row in range(len(counts)):
         elapsed_ms = np.float32(max(now_ms - as_of_ms[row], 0))
         for window in range(WINDOWS):
-            decayed = counts[row, window] * math.exp(elapsed_ms * _RATES[window])
-            features[row, window] = math.log(one + decayed)
+            count = counts[row, window]
+            features[row, window] = math.log(one + count * math.exp(elapsed_ms * _RATES[window])) if count else count
         features[row, WINDOWS] = math.log(np.float32(totals[row] + 1))
         for since, begin in ((published_at_ms, LOGS), (first_ms, LOGS + AGES)):
             age_h = np.float32(max(now_ms - since[row], 0) / HOUR_MS)
-            features[row, begin] = math.log(one + age_h)
+            features[row, begin] = math.log(one + age_h) if age_h else age_h
             for place in range(len(AGES_H)):
-                features[row, begin + 1 + place] = math.exp(age_h * _AGE_RATES[place])
+                features[row, begin + 1 + place] = math.exp(age_h * _AGE_RATES[place]) if age_h else one
         column = PLAIN
         for window in BENT:
             for hinge in _HINGES:

@@ -13,6 +13,9 @@ from headwater.errors import UsageError
 if TYPE_CHECKING:
     import hnswlib
 
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
 FIRST_ROOM = 1024
 NEIGHBOURS = 16
 EF_CONSTRUCTION = 200
@@ -21,13 +24,15 @@ DEAD_SHARE = 0.5
 MIN_DEAD = 1024
 MOVED = 4
 """Nodes that move to the successor for each one that is added."""
+DEAD, SHARED = -1, -2
+"""What stands in place of its row at a node that none has, and at one that several have."""
 
 
 class Graph:
-    """An HNSW graph that grows, and forgets what is removed. Not to be searched while it is changed.
+    """An HNSW graph of rows that grows, and forgets what is removed. Not to be searched while it is changed.
 
-    Items of equal embedding share one node, whose label is the embedding's hash: items no bundle has learned yet
-    differ by their topics alone, and thousands of equal points make HNSW miss most of what it should find.
+    Rows of equal embedding share one node, found by the embedding's hash: items no bundle has learned yet differ by
+    their topics alone, and thousands of equal points make HNSW miss most of what it should find.
 
     Nodes that nobody needs any more are dead, but still lead to others: taking their places, as hnswlib can, costs
     recall with each turnover. Once they are `DEAD_SHARE` of the living, a successor is built of the living alone, a
@@ -44,133 +49,228 @@ class Graph:
 
     def __init__(self, dimension: int, room: int = 0) -> None:
         self._dimension = dimension
-        self._index = _empty(dimension, max(room, FIRST_ROOM))
-        self._successor: hnswlib.Index | None = None
-        self._moved: set[int] = set()
+        self._nodes = _Nodes(_empty(dimension, max(room, FIRST_ROOM)))
+        self._successor: _Nodes | None = None
         self._to_move: list[int] = []
-        self._labels: dict[str, int] = {}
-        self._members: dict[int, str | list[str]] = {}  # nearly always one, and a list of one is larger than its item
+        self._hashes = np.zeros(max(room, FIRST_ROOM), dtype=np.int64)  # of each row, 0 where there is none
+        self._together: dict[int, list[int]] = {}  # the rows of a hash that several have
+        self._count = 0
+        self._living = 0
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self._count
 
     @property
     def nodes(self) -> int:
         """Return the number of different embeddings."""
-        return len(self._members)
+        return self._living
 
     @property
     def size(self) -> int:
         """Return the number of nodes with the dead ones."""
-        return int(self._index.get_current_count())
+        return len(self._nodes)
 
-    def put(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32]) -> None:
-        """Insert or replace items; embeddings (N, D) float32."""
-        fresh: dict[int, npt.NDArray[np.float32]] = {}
-        for item_id, embedding in zip(item_ids, embeddings, strict=True):
-            self.remove(item_id)
-            label = _label(embedding)
-            self._join(item_id, label)
-            if self._members[label] == item_id and not self._revived(label):
-                fresh[label] = embedding
+    def put(self, rows: Sequence[int], embeddings: Floats) -> None:
+        """Insert or replace different rows; embeddings (N, D) float32."""
+        fresh: dict[int, Floats] = {}
+        for row, embedding in zip(rows, embeddings, strict=True):
+            self.remove(row)
+            hashed = _hash(embedding)
+            if row >= len(self._hashes):
+                self._hashes = _grown(self._hashes, max(2 * row, FIRST_ROOM))
+            self._hashes[row] = hashed
+            self._count += 1
+            if hashed not in self._nodes:
+                self._nodes.reserve(hashed, row)
+                self._living += 1
+                fresh[hashed] = embedding
+            else:
+                self._join(hashed, row)
         if fresh:
-            labels = np.fromiter(fresh, dtype=np.uint64, count=len(fresh))
-            _add(self._index, labels, np.stack(list(fresh.values())))
+            self._nodes.insert(list(fresh), np.stack(list(fresh.values())))
             self._compact(fresh)
 
-    def _join(self, item_id: str, label: int) -> None:
-        self._labels[item_id] = label
-        members = self._members.setdefault(label, item_id)
-        if isinstance(members, list):
-            members.append(item_id)
-        elif members != item_id:
-            self._members[label] = [members, item_id]
+    def _join(self, hashed: int, row: int) -> None:
+        """Give a row the node that is there."""
+        former = self._nodes.row(hashed)
+        if former == SHARED:
+            self._together[hashed].append(row)
+        elif former != DEAD:
+            self._together[hashed] = [former, row]
+            self._give(hashed, SHARED)
+        else:
+            self._give(hashed, row)
+            self._living += 1
+            if self._successor is not None and hashed not in self._successor:
+                self._to_move.append(hashed)
 
-    def _revived(self, label: int) -> bool:
-        """Take back a dead node; the same label is the same embedding."""
-        try:
-            self._index.unmark_deleted(label)
-        except RuntimeError:  # hnswlib's word for "no such label"
-            return False
-        if self._successor and label in self._moved:
-            self._successor.unmark_deleted(label)
-        elif self._successor:
-            self._to_move.append(label)
-        return True
+    def _give(self, hashed: int, row: int) -> None:
+        for nodes in (self._nodes, self._successor):
+            if nodes is not None and hashed in nodes:
+                nodes.give(hashed, row)
 
     def _compact(self, fresh: Collection[int]) -> None:
         """Build on at the successor, to which `fresh` nodes are added, too; begin one when it is time."""
         if self._successor is None:
-            if self.size - self.nodes < max(MIN_DEAD, DEAD_SHARE * len(self._members)):
+            if self.size - self._living < max(MIN_DEAD, DEAD_SHARE * self._living):
                 return
-            self._successor = _empty(self._dimension, 2 * len(self._members))
-            self._to_move = list(self._members)
+            self._successor = _Nodes(_empty(self._dimension, 2 * self._living))
+            self._to_move = self._nodes.living()
         self._to_move += fresh
         moving = [self._to_move.pop() for _ in range(min((1 + MOVED) * len(fresh), len(self._to_move)))]
-        labels = [label for label in dict.fromkeys(moving) if label in self._members and label not in self._moved]
-        if labels:
-            _add(self._successor, np.array(labels, dtype=np.uint64), self._index.get_items(labels))
-            self._moved.update(labels)
+        rows = {hashed: self._nodes.row(hashed) for hashed in moving if hashed not in self._successor}
+        wanted = [hashed for hashed, row in rows.items() if row != DEAD]
+        if wanted:
+            for hashed in wanted:
+                self._successor.reserve(hashed, rows[hashed])
+            self._successor.insert(wanted, self._nodes.embeddings(wanted))
         if not self._to_move:
-            self._index, self._successor, self._moved = self._successor, None, set()
+            self._nodes, self._successor = self._successor, None
 
-    def remove(self, item_id: str) -> None:
-        """Forget an item; unknown ones are none."""
-        label = self._labels.pop(item_id, None)
-        if label is None:
+    def remove(self, row: int) -> None:
+        """Forget a row; unknown ones are none."""
+        hashed = int(self._hashes[row]) if row < len(self._hashes) else 0
+        if not hashed:
             return
-        members = self._members[label]
-        if isinstance(members, list):
-            members.remove(item_id)
-        if not members or isinstance(members, str):
-            del self._members[label]
-            self._index.mark_deleted(label)
-            if self._successor and label in self._moved:
-                self._successor.mark_deleted(label)
+        self._hashes[row] = 0
+        self._count -= 1
+        together = self._together.get(hashed)
+        if together is None:
+            self._give(hashed, DEAD)
+            self._living -= 1
+            return
+        together.remove(row)
+        if len(together) == 1:
+            self._give(hashed, self._together.pop(hashed)[0])
 
-    def search(self, embedding: npt.NDArray[np.float32], k: int) -> list[str]:
-        """Return at least k items of about the largest inner products with `embedding` (D,), if it finds as many.
+    def move(self, row: int, to: int) -> None:
+        """Call a row by another number, which no row has."""
+        hashed = int(self._hashes[row])
+        self._hashes[to], self._hashes[row] = hashed, 0
+        together = self._together.get(hashed)
+        if together is None:
+            self._give(hashed, to)
+        else:
+            together[together.index(row)] = to
 
-        Of very many items with the same embedding the k inserted last are returned.
+    def search(self, embedding: Floats, k: int) -> Ints:
+        """Return at least k rows of about the largest inner products with `embedding` (D,), if it finds as many.
+
+        Of very many rows with the same embedding the k inserted last are returned.
         """
-        nodes = min(k, len(self._members))
-        self._index.set_ef(max(MIN_EF, nodes))
-        while nodes:
+        wanted = min(k, self._living)
+        while wanted:
             try:
-                labels, _ = self._index.knn_query(embedding[None, :], k=nodes)
+                hashes, rows = self._nodes.nearest(embedding, wanted)
             except RuntimeError:  # hnswlib's word for "found fewer than k"
-                nodes //= 2
+                wanted //= 2
                 continue
-            return self._expanded(labels[0].tolist(), k)
-        return []
+            return self._expanded(hashes, rows, k) if (rows == SHARED).any() else rows
+        return np.empty(0, dtype=np.int64)
 
-    def _expanded(self, labels: list[int], k: int) -> list[str]:
-        found: list[str] = []
-        for label in labels:
+    def _expanded(self, hashes: Ints, rows: Ints, k: int) -> Ints:
+        found: list[int] = []
+        for hashed, row in zip(hashes.tolist(), rows.tolist(), strict=True):
             if len(found) >= k:
                 break
-            members = self._members[label]
-            found += members[-k:] if isinstance(members, list) else (members,)
-        return found
+            found += self._together[hashed][-k:] if row == SHARED else (row,)
+        return np.array(found, dtype=np.int64)
 
-    def save(self, path: Path, item_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
-        """Write the graph and return the labels (N,) of its items, which `load` needs beside it."""
-        self._index.save_index(str(path))
-        return np.fromiter(map(self._labels.__getitem__, item_ids), dtype=np.uint64, count=len(item_ids))
+    def save(self, path: Path) -> tuple[Ints, Ints]:
+        """Write the graph and return hashes and nodes (N,) of its rows 0 to N - 1, which `load` needs beside it."""
+        self._nodes.hnsw.save_index(str(path))
+        hashes = self._hashes[: self._count]
+        return hashes, self._nodes.numbers(hashes.tolist())
 
-    def load(self, path: Path, item_ids: Sequence[str], labels: npt.NDArray[np.uint64]) -> None:
-        """Become the saved graph of these items."""
-        self._index = _new_index(self._dimension)
-        self._index.load_index(str(path))
-        self._index.set_num_threads(1)
-        numbers = labels.tolist()
-        self._labels = dict(zip(item_ids, numbers, strict=True))
-        self._members = dict(zip(numbers, item_ids, strict=True))
-        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        together: dict[int, list[str]] = {}
-        for place in np.flatnonzero(counts[inverse] > 1).tolist():
-            together.setdefault(numbers[place], []).append(item_ids[place])
-        self._members.update(together)
+    def load(self, path: Path, hashes: Ints, nodes: Ints) -> None:
+        """Become the saved graph of N rows."""
+        hnsw = _new_index(self._dimension)
+        hnsw.load_index(str(path))
+        hnsw.set_num_threads(1)
+        self._nodes = _Nodes(hnsw)
+        self._nodes.restore(hashes, nodes)
+        of_each = np.bincount(nodes)
+        self._hashes, self._count, self._living = hashes, len(hashes), int(np.count_nonzero(of_each))
+        for row in np.flatnonzero(of_each[nodes] > 1).tolist():
+            self._together.setdefault(int(hashes[row]), []).append(row)
+        for hashed in self._together:
+            self._nodes.give(hashed, SHARED)
+
+
+class _Nodes:
+    """The nodes of one HNSW index, numbered as they come, which is how hnswlib calls them.
+
+    Args:
+        hnsw: hnswlib's index.
+    """
+
+    def __init__(self, hnsw: "hnswlib.Index") -> None:
+        self.hnsw = hnsw
+        self._numbers: dict[int, int] = {}
+        self._count = int(hnsw.get_current_count())
+        self._hashes = np.zeros(hnsw.get_max_elements(), dtype=np.int64)
+        self._rows = np.full(hnsw.get_max_elements(), DEAD, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, hashed: int) -> bool:
+        return hashed in self._numbers
+
+    def row(self, hashed: int) -> int:
+        """Return whose node it is, or `DEAD` or `SHARED`."""
+        return int(self._rows[self._numbers[hashed]])
+
+    def numbers(self, hashes: Collection[int]) -> Ints:
+        """Return the numbers of nodes (N,)."""
+        return np.fromiter(map(self._numbers.__getitem__, hashes), dtype=np.int64, count=len(hashes))
+
+    def living(self) -> list[int]:
+        """Return the hashes of all nodes that are not dead."""
+        living: list[int] = self._hashes[: self._count][self._rows[: self._count] != DEAD].tolist()
+        return living
+
+    def embeddings(self, hashes: Collection[int]) -> Floats:
+        """Return the embeddings of nodes (N, D)."""
+        return np.asarray(self.hnsw.get_items(self.numbers(hashes)), dtype=np.float32)
+
+    def reserve(self, hashed: int, row: int) -> None:
+        """Number a new node, which is to be inserted before anything else is asked for."""
+        number = self._numbers[hashed] = self._count
+        self._count += 1
+        if number == len(self._rows):
+            self._hashes, self._rows = _grown(self._hashes, 2 * number), _grown(self._rows, 2 * number)
+        self._hashes[number], self._rows[number] = hashed, row
+
+    def insert(self, hashes: Collection[int], embeddings: Floats) -> None:
+        """Add reserved nodes; embeddings (N, D)."""
+        if len(self._rows) > self.hnsw.get_max_elements():
+            self.hnsw.resize_index(len(self._rows))
+        self.hnsw.add_items(embeddings, self.numbers(hashes))
+
+    def give(self, hashed: int, row: int) -> None:
+        """Give a node to a row, or to none, or to several."""
+        number = self._numbers[hashed]
+        if row == DEAD:
+            self.hnsw.mark_deleted(number)
+        elif self._rows[number] == DEAD:
+            self.hnsw.unmark_deleted(number)
+        self._rows[number] = row
+
+    def nearest(self, embedding: Floats, count: int) -> tuple[Ints, Ints]:
+        """Return hashes and rows (count,) of nodes near `embedding` (D,).
+
+        Raises:
+            RuntimeError: it finds fewer.
+        """
+        self.hnsw.set_ef(max(MIN_EF, count))
+        labels, _ = self.hnsw.knn_query(embedding[None, :], k=count)
+        return self._hashes[labels[0]], self._rows[labels[0]]
+
+    def restore(self, hashes: Ints, numbers: Ints) -> None:
+        """Take over hashes and nodes (N,) of rows 0 to N - 1, the last one's where several share a node."""
+        self._numbers = dict(zip(hashes.tolist(), numbers.tolist(), strict=True))
+        self._hashes[numbers], self._rows[numbers] = hashes, np.arange(len(numbers))
 
 
 def _empty(dimension: int, room: int) -> "hnswlib.Index":
@@ -188,14 +288,12 @@ def _new_index(dimension: int) -> "hnswlib.Index":
     return hnswlib.Index(space="ip", dim=dimension)
 
 
-def _add(index: "hnswlib.Index", labels: npt.NDArray[np.uint64], embeddings: npt.NDArray[np.float32]) -> None:
-    """Add nodes of new labels."""
-    needed = index.get_current_count() + len(labels)
-    if needed > index.get_max_elements():
-        index.resize_index(max(2 * index.get_max_elements(), needed))
-    index.add_items(embeddings, labels)
+def _hash(embedding: Floats) -> int:
+    """Return a number above 0 that is the same for equal embeddings, in every process."""
+    return int.from_bytes(blake2b(embedding.tobytes(), digest_size=8).digest(), "little") >> 1 or 1
 
 
-def _label(embedding: npt.NDArray[np.float32]) -> int:
-    """Return a label that is the same for equal embeddings, in every process."""
-    return int.from_bytes(blake2b(embedding.tobytes(), digest_size=8).digest(), "little") >> 1
+def _grown(array: Ints, room: int) -> Ints:
+    grown = np.zeros(room, dtype=np.int64)
+    grown[: len(array)] = array
+    return grown

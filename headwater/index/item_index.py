@@ -23,8 +23,9 @@ from headwater.item_embedding import ItemEmbedding
 EXACT_LIMIT = 100_000
 EXACT_TOPIC_LIMIT = 50_000
 """Items, and items of a topic, up to which all of them are scored."""
-OVERFETCH, RESCORED = 4, 16
-"""Items near a user for each candidate: as many are looked for in cells, so many of the nearest are scored with what streams."""
+OVERFETCH, RESCORED, FROM_GRAPH = 4, 16, 24
+"""Items near a user for each candidate: as many are looked for in cells, so many of the nearest are scored with what streams,
+and of those from the graph so many."""
 ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
 """Items engaged with or published for so long are always scored; where they are more of all, all are."""
 SCORES_AT_ONCE = 4_000_000
@@ -129,10 +130,11 @@ class ItemIndex:
                     f"{item.item_id}: embedding of {len(item.embedding)} dimensions, the index has {self.dimension}"
                 )
         changed = [item for item in fresh.values() if self._moved(item)]
-        if changed:
-            self.graph.put([item.item_id for item in changed], np.stack([item.embedding for item in changed]))
         for item in fresh.values():
             self._place(item)
+        if changed:
+            rows = [self.everything.rows[item.item_id] for item in changed]
+            self.graph.put(rows, np.stack([item.embedding for item in changed]))
 
     def restore(
         self,
@@ -209,8 +211,10 @@ class ItemIndex:
             if item_id in self.everything:
                 for topic in set(self._topics.pop(item_id)):
                     self._remove_from(topic, item_id)
-                self.everything.remove(item_id)
-                self.graph.remove(item_id)
+                self.graph.remove(self.everything.rows[item_id])
+                moved, row = self.everything.remove(item_id)
+                if moved != row:
+                    self.graph.move(moved, row)
                 self._changes += 1
 
     def _remove_from(self, topic: str, item_id: str) -> None:
@@ -376,11 +380,10 @@ class ItemIndex:
         return Best(chosen[places], best)
 
     def _near(self, block: Block, embedding: Embeddings, k: int, excluded: int) -> npt.NDArray[np.int64]:
-        near = RESCORED * k + excluded
-        if block.cells:
-            wanted = OVERFETCH * k + excluded
-            return block.cells.near(len(block), np.ascontiguousarray(embedding), wanted, near)
-        return np.array([block.rows[item_id] for item_id in self.graph.search(embedding, near)], dtype=np.int64)
+        if block.cells is None:
+            return self.graph.search(embedding, FROM_GRAPH * k + excluded)
+        wanted, near = OVERFETCH * k + excluded, RESCORED * k + excluded
+        return block.cells.near(len(block), np.ascontiguousarray(embedding), wanted, near)
 
 
 def _search_block(

@@ -15,7 +15,7 @@ from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
 from headwater.names import DELETIONS_KEPT_S
 
-FORMAT = 3
+FORMAT = 4
 KEPT = 2
 OLDEST_S = DELETIONS_KEPT_S - 24 * 3600
 """Older ones are passed over: Kafka may have forgotten what was deleted since."""
@@ -71,11 +71,13 @@ def _write(temporary: Path, version: str, index: ItemIndex, applied: Mapping[int
     items = {"item_ids": block.item_ids, "topic_sets": list(topic_sets)}
     (temporary / ITEMS).write_text(json.dumps(items), encoding="utf-8")
     np.save(temporary / EMBEDDINGS, block.embeddings(), allow_pickle=False)
+    hashes, nodes = index.graph.save(temporary / GRAPH)
     np.savez(
         temporary / ARRAYS,
         published_ms=block.published_ms(),
         topic_set_of=np.array(topic_set_of, dtype=np.int64),
-        labels=index.graph.save(temporary / GRAPH, block.item_ids),
+        hashes=hashes,
+        nodes=nodes,
     )
     manifest = SnapshotManifest(
         version=version,
@@ -117,7 +119,7 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
     with np.load(path / ARRAYS) as arrays:
         embeddings = np.load(path / EMBEDDINGS, mmap_mode="r")
         index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], embeddings)
-        index.graph.load(path / GRAPH, item_ids, arrays["labels"])
+        index.graph.load(path / GRAPH, arrays["hashes"], arrays["nodes"])
     return index, manifest.applied
 
 

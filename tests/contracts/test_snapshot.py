@@ -1,4 +1,4 @@
-"""Snapshots: the committed one of format 3 stays readable; broken ones are passed over."""
+"""Snapshots: the committed one of format 4 stays readable; broken ones are passed over."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from headwater.index import ItemIndex
 from headwater.index.snapshot import KEPT, OLDEST_S, read_newest_snapshot, read_snapshot, write_snapshot
 from headwater.item_embedding import ItemEmbedding
 
-GOLDEN = Path(__file__).parent / "snapshot-format-3"
+GOLDEN = Path(__file__).parent / "snapshot-format-4"
 NOW_MS = 1_700_000_000_000
 
 

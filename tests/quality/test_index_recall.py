@@ -15,11 +15,11 @@ TIE = 1e-4
 def graph_recall(embeddings: npt.NDArray[np.float32], queries: npt.NDArray[np.float32]) -> float:
     """Return index_recall@K; equal scores count as found."""
     graph = Graph(embeddings.shape[1])
-    graph.put([str(number) for number in range(len(embeddings))], embeddings)
+    graph.put(range(len(embeddings)), embeddings)
     found = 0
     for scores, query in zip(queries @ embeddings.T, queries, strict=True):
         bar = np.partition(scores, -K)[-K]
-        best = sorted((scores[int(item_id)] for item_id in graph.search(query, K)), reverse=True)[:K]
+        best = np.sort(scores[graph.search(query, K)])[-K:]
         found += sum(score >= bar - TIE for score in best)
     return found / (QUERIES * K)
 

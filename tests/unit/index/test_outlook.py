@@ -78,6 +78,6 @@ def test_new_topics_are_looked_at_once_enough_has_changed(monkeypatch: pytest.Mo
     for topic, mean in (("before", 0.0), ("after", 1.0)):
         embeddings = random.normal(mean, 0.5, size=(SIZE, D)).astype(np.float32)
         index.upsert([ItemEmbedding(f"{topic}-{n}", (topic,), LONG_AGO_MS, each) for n, each in enumerate(embeddings)])
-        monkeypatch.setattr(index.graph, "search", lambda embedding, k: [f"before-{n}" for n in range(SIZE)])
+        monkeypatch.setattr(index.graph, "search", lambda embedding, k: np.arange(SIZE))
         (found,) = index.search(user, K, None, NOW_MS)
         assert all(item_id.startswith(topic) for item_id in found.item_ids)
