@@ -1,6 +1,8 @@
 """The index: exactness, the fill guarantee, updates and deletes."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 from headwater.activity import ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
-from headwater.index import ItemIndex, Relevance, item_index
+from headwater.index import ItemIndex, Relevance, graph, item_index
 from headwater.index.added_scores import AddedRows
 from headwater.index.block import Block
+from headwater.index.snapshot import read_snapshot, write_snapshot
 from headwater.item_embedding import ItemEmbedding
 
 D = 6
@@ -83,6 +86,27 @@ def check_k_candidates_whenever_k_are_eligible(
             assert set(found.item_ids) <= eligible
     (anywhere,) = index.search(query(), k, None, NOW_MS, exclude=[out])
     assert len(anywhere.item_ids) == min(k, len({f"i{number}" for number in truth} - out))
+
+
+@given(operations=st.lists(st.tuples(st.sampled_from("pppds"), st.integers(0, 30), st.integers(0, 5)), max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_the_graph_knows_rows_whatever_moves(operations: list[tuple[str, int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, TemporaryDirectory() as directory:
+        monkeypatch.setattr(graph, "MIN_DEAD", 1)
+        index = ItemIndex(D)
+        for operation, number, seed in operations:
+            if operation == "p":
+                index.upsert([item(number, seed=seed), item(number + 1, seed=number)])
+            elif operation == "d":
+                index.delete([f"i{number}"])
+            elif len(index):
+                index, _ = read_snapshot(write_snapshot(Path(directory), "v", index, {}))
+        embeddings = index.embeddings(None)
+        assert index.graph.nodes == len(np.unique(embeddings, axis=0))
+        assert sorted(index.graph.search(query()[0, :D], 100).tolist()) == list(range(len(index)))
+        for asked in embeddings:
+            (best, *_) = index.graph.search(asked, 1)
+            assert embeddings[best] @ asked == pytest.approx((embeddings @ asked).max(), abs=1e-5)
 
 
 def test_large_corpora_are_searched_by_graph_with_the_same_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
