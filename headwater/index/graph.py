@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ DEAD_SHARE = 0.5
 MIN_DEAD = 1024
 MOVED = 4
 """Nodes that move to the successor for each one that is added."""
-DEAD, SHARED = -1, -2
-"""What stands in place of its row at a node that none has, and at one that several have."""
+DEAD, SEVERAL = -1, -2
+"""What stands in place of a row at a node that none has, and at one that several have."""
 
 
 class Graph:
@@ -52,8 +53,9 @@ class Graph:
         self._nodes = _Nodes(_empty(dimension, max(room, FIRST_ROOM)))
         self._successor: _Nodes | None = None
         self._to_move: list[int] = []
-        self._hashes = np.zeros(max(room, FIRST_ROOM), dtype=np.int64)  # of each row, 0 where there is none
-        self._together: dict[int, list[int]] = {}  # the rows of a hash that several have
+        # The hash of each row, 0 where there is none, and the rows of each hash that several have, the newest last.
+        self._hashes = np.zeros(max(room, FIRST_ROOM), dtype=np.int64)
+        self._together: dict[int, dict[int, None]] = {}
         self._count = 0
         self._living = 0
 
@@ -93,11 +95,11 @@ class Graph:
     def _join(self, hashed: int, row: int) -> None:
         """Give a row the node that is there."""
         former = self._nodes.row(hashed)
-        if former == SHARED:
-            self._together[hashed].append(row)
+        if former == SEVERAL:
+            self._together[hashed][row] = None
         elif former != DEAD:
-            self._together[hashed] = [former, row]
-            self._give(hashed, SHARED)
+            self._together[hashed] = {former: None, row: None}
+            self._give(hashed, SEVERAL)
         else:
             self._give(hashed, row)
             self._living += 1
@@ -116,7 +118,8 @@ class Graph:
                 return
             self._successor = _Nodes(_empty(self._dimension, 2 * self._living))
             self._to_move = self._nodes.living()
-        self._to_move += fresh
+        else:
+            self._to_move += fresh
         moving = [self._to_move.pop() for _ in range(min((1 + MOVED) * len(fresh), len(self._to_move)))]
         rows = {hashed: self._nodes.row(hashed) for hashed in moving if hashed not in self._successor}
         wanted = [hashed for hashed, row in rows.items() if row != DEAD]
@@ -139,9 +142,9 @@ class Graph:
             self._give(hashed, DEAD)
             self._living -= 1
             return
-        together.remove(row)
+        del together[row]
         if len(together) == 1:
-            self._give(hashed, self._together.pop(hashed)[0])
+            self._give(hashed, *self._together.pop(hashed))
 
     def move(self, row: int, to: int) -> None:
         """Call a row by another number, which no row has."""
@@ -151,12 +154,13 @@ class Graph:
         if together is None:
             self._give(hashed, to)
         else:
-            together[together.index(row)] = to
+            del together[row]
+            together[to] = None
 
     def search(self, embedding: Floats, k: int) -> Ints:
         """Return at least k rows of about the largest inner products with `embedding` (D,), if it finds as many.
 
-        Of very many rows with the same embedding the k inserted last are returned.
+        Of very many rows with the same embedding the k newest are returned; one that moves or is loaded counts as new.
         """
         wanted = min(k, self._living)
         while wanted:
@@ -165,7 +169,7 @@ class Graph:
             except RuntimeError:  # hnswlib's word for "found fewer than k"
                 wanted //= 2
                 continue
-            return self._expanded(hashes, rows, k) if (rows == SHARED).any() else rows
+            return self._expanded(hashes, rows, k) if (rows == SEVERAL).any() else rows
         return np.empty(0, dtype=np.int64)
 
     def _expanded(self, hashes: Ints, rows: Ints, k: int) -> Ints:
@@ -173,7 +177,7 @@ class Graph:
         for hashed, row in zip(hashes.tolist(), rows.tolist(), strict=True):
             if len(found) >= k:
                 break
-            found += self._together[hashed][-k:] if row == SHARED else (row,)
+            found += islice(reversed(self._together[hashed]), k) if row == SEVERAL else (row,)
         return np.array(found, dtype=np.int64)
 
     def save(self, path: Path) -> tuple[Ints, Ints]:
@@ -192,9 +196,9 @@ class Graph:
         of_each = np.bincount(nodes)
         self._hashes, self._count, self._living = hashes, len(hashes), int(np.count_nonzero(of_each))
         for row in np.flatnonzero(of_each[nodes] > 1).tolist():
-            self._together.setdefault(int(hashes[row]), []).append(row)
+            self._together.setdefault(int(hashes[row]), {})[row] = None
         for hashed in self._together:
-            self._nodes.give(hashed, SHARED)
+            self._nodes.give(hashed, SEVERAL)
 
 
 class _Nodes:
@@ -218,7 +222,7 @@ class _Nodes:
         return hashed in self._numbers
 
     def row(self, hashed: int) -> int:
-        """Return whose node it is, or `DEAD` or `SHARED`."""
+        """Return whose node it is, or `DEAD` or `SEVERAL`."""
         return int(self._rows[self._numbers[hashed]])
 
     def numbers(self, hashes: Collection[int]) -> Ints:
@@ -239,7 +243,7 @@ class _Nodes:
         number = self._numbers[hashed] = self._count
         self._count += 1
         if number == len(self._rows):
-            self._hashes, self._rows = _grown(self._hashes, 2 * number), _grown(self._rows, 2 * number)
+            self._hashes, self._rows = _grown(self._hashes, 2 * number), _grown(self._rows, 2 * number, DEAD)
         self._hashes[number], self._rows[number] = hashed, row
 
     def insert(self, hashes: Collection[int], embeddings: Floats) -> None:
@@ -293,7 +297,7 @@ def _hash(embedding: Floats) -> int:
     return int.from_bytes(blake2b(embedding.tobytes(), digest_size=8).digest(), "little") >> 1 or 1
 
 
-def _grown(array: Ints, room: int) -> Ints:
-    grown = np.zeros(room, dtype=np.int64)
+def _grown(array: Ints, room: int, filled: int = 0) -> Ints:
+    grown = np.full(room, filled)
     grown[: len(array)] = array
     return grown

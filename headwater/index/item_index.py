@@ -129,7 +129,7 @@ class ItemIndex:
                 raise DimensionMismatch(
                     f"{item.item_id}: embedding of {len(item.embedding)} dimensions, the index has {self.dimension}"
                 )
-        changed = [item for item in fresh.values() if self._moved(item)]
+        changed = [item for item in fresh.values() if self._is_changed(item)]
         for item in fresh.values():
             self._place(item)
         if changed:
@@ -168,7 +168,7 @@ class ItemIndex:
             self._blocks[topic].fill(names[rows].tolist(), embeddings[rows], published_ms[rows])
             self._note_width(topic)
 
-    def _moved(self, item: ItemEmbedding) -> bool:
+    def _is_changed(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
             self.everything.embedding(item.item_id), item.embedding
         )

@@ -5,12 +5,11 @@ import logging
 import shutil
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
@@ -97,7 +96,7 @@ def read_newest_snapshot(directory: Path, version: str) -> tuple[ItemIndex, dict
             if time.time_ns() - int(path.name) > OLDEST_S * 10**9:
                 raise ValueError("too old")
             return read_snapshot(path)
-        except (OSError, ValueError, KeyError, RuntimeError, ValidationError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             log.error("snapshot %s is passed over: %s", path, error)
     return None
 
@@ -106,31 +105,23 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
     """Return the index in a snapshot and its applied offsets.
 
     Raises:
-        ValueError: a file is missing, changed or of another format.
+        ValueError: a file was changed, or is of another format.
+        OSError, KeyError, RuntimeError: a file is missing, or cannot be read.
     """
     manifest = SnapshotManifest.model_validate_json((path / MANIFEST).read_bytes())
     if manifest.format != FORMAT:
         raise ValueError(f"snapshot format {manifest.format}, this release reads {FORMAT}")
-    with ThreadPoolExecutor() as pool:
-        # Digests of what is large are computed beside the restoring; nothing of them is searched before they are compared.
-        checked = [pool.submit(_check, path / name, manifest.files[name]) for name in (EMBEDDINGS, GRAPH)]
-        for name in (ITEMS, ARRAYS):
-            _check(path / name, manifest.files[name])
-        items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
-        item_ids, topic_sets = items["item_ids"], list(map(tuple, items["topic_sets"]))
-        index = ItemIndex(manifest.dimension)
-        with np.load(path / ARRAYS) as arrays:
-            embeddings = np.load(path / EMBEDDINGS, mmap_mode="r")
-            index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], embeddings)
-            for check in checked:
-                check.result()
-            index.graph.load(path / GRAPH, arrays["hashes"], arrays["nodes"])
+    for name, expected in manifest.files.items():
+        if digest(path / name) != expected:
+            raise ValueError(f"{name} changed after it was written")
+    items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
+    item_ids, topic_sets = items["item_ids"], list(map(tuple, items["topic_sets"]))
+    index = ItemIndex(manifest.dimension)
+    with np.load(path / ARRAYS) as arrays:
+        embeddings = np.load(path / EMBEDDINGS, mmap_mode="r")
+        index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], embeddings)
+        index.graph.load(path / GRAPH, arrays["hashes"], arrays["nodes"])
     return index, manifest.applied
-
-
-def _check(path: Path, expected: str) -> None:
-    if digest(path) != expected:
-        raise ValueError(f"{path.name} changed after it was written")
 
 
 def remove_snapshots(directory: Path, version: str) -> None:

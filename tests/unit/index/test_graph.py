@@ -75,7 +75,7 @@ def test_a_node_is_revived_and_replaced() -> None:
 def test_of_very_many_equal_items_the_newest_are_returned() -> None:
     graph = Graph(D)
     graph.put(range(1000), np.tile(embedding(1), (1000, 1)))
-    assert graph.search(embedding(1), 3).tolist() == [997, 998, 999]
+    assert graph.search(embedding(1), 3).tolist() == [999, 998, 997]
 
 
 def test_it_grows_and_keeps_shared_nodes_through_a_file(tmp_path: Path) -> None:
