@@ -1,13 +1,15 @@
 """A Faust transport that hands agents what a fetch brought, a partition at a time, and fetches promptly.
 
 Faust costs about 90 µs for each message that goes through it, whatever an agent does with it; here a message is all the
-records that a partition had to offer. Brokers answer a fetch as soon as there is any record, and the next fetch waits for
-some to come together, since a fetch for each costs broker and worker more than the records do. And aiokafka has one
-fetch at a time under way to a broker, of the partitions it holds no records of: one that comes free meanwhile waits for that
-fetch to end, which takes the whole maximum wait where the others are idle: 1.5 s in Faust, and there is no setting for it.
+records that a partition had to offer. Brokers answer a fetch as soon as there is any record; where they keep coming, the
+next fetch waits for some to come together, since a fetch for each costs broker and worker more than the records do. And
+aiokafka has one fetch at a time under way to a broker, of the partitions it holds no records of: one that comes free
+meanwhile waits for that fetch to end, which takes the whole maximum wait where the others are idle: 1.5 s in Faust, and
+there is no setting for it.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,20 +19,23 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP
 
 FETCH_MAX_WAIT_MS = 20
-FETCH_PAUSE_S = 0.01
+FETCH_EVERY_S = 0.02
 
 
 class PromptThread(AIOKafkaConsumerThread):
-    """Creates consumers that wait briefly, and pause before each fetch."""
+    """Creates consumers that wait briefly, and begin a fetch from a broker at most every `FETCH_EVERY_S`."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        send = consumer._client.send
+        send, due_s = consumer._client.send, dict[Any, float]()
 
         async def paced(node_id: Any, request: Any, **options: Any) -> Any:
             if isinstance(request, FetchRequest):
-                await asyncio.sleep(FETCH_PAUSE_S)
+                now_s = time.monotonic()
+                begin_s = max(now_s, due_s.get(node_id, now_s))
+                due_s[node_id] = begin_s + FETCH_EVERY_S
+                await asyncio.sleep(begin_s - now_s)
             return await send(node_id, request, **options)
 
         consumer._client.send = paced
