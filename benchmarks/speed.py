@@ -248,7 +248,7 @@ Faust, a poll of at most 512 records at a time. Next: more workers.""",
 The server has one core, who floods it the other: what is answered falls as refusals take their part of the server's
 core. Next: refuse before the request is parsed.""",
     "freshness": """\
-A new item passes two Kafka topics and two Faust agents, and under load each fetch follows the one before after 10 ms. The rest
+A new item passes two Kafka topics and two Faust agents, and under load fetches follow each other every 20 ms. The rest
 is the wait for a core: queries, Kafka, Redis, both workers and the clients want all of both, and single queries over HTTP
 most of the server's. The floor inserts and searches in one process, without Kafka.""",
     "search": """\
@@ -260,7 +260,7 @@ planned up to 100,000 items, where it costs twice what the 64 static dimensions 
 of the matrix. A topic that is one round cluster has no cells that promise less than others: there most of it is read.""",
     "trained_index": """\
 Most items share the embedding of their topics until a bundle has learned them, and what streams decides among equals: so of
-the best 16 k by static score, of HNSW or of the items read in cells, are scored with it. Topics of 2.7 % of the items in all
+the best 24 k of HNSW by static score, and 16 k of the items read in cells, all are scored with it. Topics of 2.7 % of the items in all
 are searched beside HNSW.""",
     "churn": """\
 Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
