@@ -260,8 +260,8 @@ planned up to 100,000 items, where it costs twice what the 64 static dimensions 
 of the matrix. A topic that is one round cluster has no cells that promise less than others: there most of it is read.""",
     "trained_index": """\
 Most items share the embedding of their topics until a bundle has learned them, and what streams decides among equals: so of
-the best 24 k of HNSW by static score, and 16 k of the items read in cells, all are scored with it. Topics of 2.7 % of the items in all
-are searched beside HNSW.""",
+the best 24 k of HNSW by static score, and 16 k of the items read in cells, all are scored with it. Topics of 2.7 % of the
+items in all are searched beside HNSW.""",
     "churn": """\
 Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
     "swap": """\
