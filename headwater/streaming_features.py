@@ -62,6 +62,7 @@ def _fill(
     now_ms: int,
     features: Floats,
 ) -> None:
+    # Most items have no counts and were never engaged with: log 1 and e^0 need not be computed.
     one = np.float32(1.0)
     for row in range(len(counts)):
         elapsed_ms = np.float32(max(now_ms - as_of_ms[row], 0))

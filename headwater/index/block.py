@@ -128,8 +128,8 @@ class Block:
             grown[: len(old)] = old
             setattr(self, name, grown)
 
-    def remove(self, item_id: str) -> tuple[int, int]:
-        """Delete an item that is here; return which row moved into which, its own where it was the last."""
+    def remove(self, item_id: str) -> None:
+        """Delete an item that is here."""
         row, last = self.rows.pop(item_id), len(self.item_ids) - 1
         self._count(self._static[row], -1)
         moved = self.item_ids.pop()
@@ -147,7 +147,6 @@ class Block:
         self._stale_rows.discard(last)
         self._activated.discard(last)
         self._unnumbered.discard(last)
-        return last, row
 
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:
         """Change an item's counts; they are exact from the next query on."""

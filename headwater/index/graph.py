@@ -57,7 +57,6 @@ class Graph:
         self._hashes = np.zeros(max(room, FIRST_ROOM), dtype=np.int64)
         self._together: dict[int, dict[int, None]] = {}
         self._count = 0
-        self._living = 0
 
     def __len__(self) -> int:
         return self._count
@@ -65,7 +64,7 @@ class Graph:
     @property
     def nodes(self) -> int:
         """Return the number of different embeddings."""
-        return self._living
+        return self._nodes.living
 
     @property
     def size(self) -> int:
@@ -84,7 +83,6 @@ class Graph:
             self._count += 1
             if hashed not in self._nodes:
                 self._nodes.reserve(hashed, row)
-                self._living += 1
                 fresh[hashed] = embedding
             else:
                 self._join(hashed, row)
@@ -102,7 +100,6 @@ class Graph:
             self._give(hashed, SEVERAL)
         else:
             self._give(hashed, row)
-            self._living += 1
             if self._successor is not None and hashed not in self._successor:
                 self._to_move.append(hashed)
 
@@ -114,10 +111,10 @@ class Graph:
     def _compact(self, fresh: Collection[int]) -> None:
         """Build on at the successor, to which `fresh` nodes are added, too; begin one when it is time."""
         if self._successor is None:
-            if self.size - self._living < max(MIN_DEAD, DEAD_SHARE * self._living):
+            if self.size - self.nodes < max(MIN_DEAD, DEAD_SHARE * self.nodes):
                 return
-            self._successor = _Nodes(_empty(self._dimension, 2 * self._living))
-            self._to_move = self._nodes.living()
+            self._successor = _Nodes(_empty(self._dimension, 2 * self.nodes))
+            self._to_move = self._nodes.hashes()
         else:
             self._to_move += fresh
         moving = [self._to_move.pop() for _ in range(min((1 + MOVED) * len(fresh), len(self._to_move)))]
@@ -140,7 +137,6 @@ class Graph:
         together = self._together.get(hashed)
         if together is None:
             self._give(hashed, DEAD)
-            self._living -= 1
             return
         del together[row]
         if len(together) == 1:
@@ -162,7 +158,7 @@ class Graph:
 
         Of very many rows with the same embedding the k newest are returned; one that moves or is loaded counts as new.
         """
-        wanted = min(k, self._living)
+        wanted = min(k, self.nodes)
         while wanted:
             try:
                 hashes, rows = self._nodes.nearest(embedding, wanted)
@@ -193,9 +189,8 @@ class Graph:
         hnsw.set_num_threads(1)
         self._nodes = _Nodes(hnsw)
         self._nodes.restore(hashes, nodes)
-        of_each = np.bincount(nodes)
-        self._hashes, self._count, self._living = hashes, len(hashes), int(np.count_nonzero(of_each))
-        for row in np.flatnonzero(of_each[nodes] > 1).tolist():
+        self._hashes, self._count = hashes, len(hashes)
+        for row in np.flatnonzero(np.bincount(nodes)[nodes] > 1).tolist():
             self._together.setdefault(int(hashes[row]), {})[row] = None
         for hashed in self._together:
             self._nodes.give(hashed, SEVERAL)
@@ -206,10 +201,14 @@ class _Nodes:
 
     Args:
         hnsw: hnswlib's index.
+
+    Attributes:
+        living: How many are not dead.
     """
 
     def __init__(self, hnsw: "hnswlib.Index") -> None:
         self.hnsw = hnsw
+        self.living = 0
         self._numbers: dict[int, int] = {}
         self._count = int(hnsw.get_current_count())
         self._hashes = np.zeros(hnsw.get_max_elements(), dtype=np.int64)
@@ -229,10 +228,10 @@ class _Nodes:
         """Return the numbers of nodes (N,)."""
         return np.fromiter(map(self._numbers.__getitem__, hashes), dtype=np.int64, count=len(hashes))
 
-    def living(self) -> list[int]:
+    def hashes(self) -> list[int]:
         """Return the hashes of all nodes that are not dead."""
-        living: list[int] = self._hashes[: self._count][self._rows[: self._count] != DEAD].tolist()
-        return living
+        hashes: list[int] = self._hashes[: self._count][self._rows[: self._count] != DEAD].tolist()
+        return hashes
 
     def embeddings(self, hashes: Collection[int]) -> Floats:
         """Return the embeddings of nodes (N, D)."""
@@ -242,6 +241,7 @@ class _Nodes:
         """Number a new node, which is to be inserted before anything else is asked for."""
         number = self._numbers[hashed] = self._count
         self._count += 1
+        self.living += 1
         if number == len(self._rows):
             self._hashes, self._rows = _grown(self._hashes, 2 * number), _grown(self._rows, 2 * number, DEAD)
         self._hashes[number], self._rows[number] = hashed, row
@@ -257,8 +257,10 @@ class _Nodes:
         number = self._numbers[hashed]
         if row == DEAD:
             self.hnsw.mark_deleted(number)
+            self.living -= 1
         elif self._rows[number] == DEAD:
             self.hnsw.unmark_deleted(number)
+            self.living += 1
         self._rows[number] = row
 
     def nearest(self, embedding: Floats, count: int) -> tuple[Ints, Ints]:
@@ -274,6 +276,7 @@ class _Nodes:
     def restore(self, hashes: Ints, numbers: Ints) -> None:
         """Take over hashes and nodes (N,) of rows 0 to N - 1, the last one's where several share a node."""
         self._numbers = dict(zip(hashes.tolist(), numbers.tolist(), strict=True))
+        self.living = len(self._numbers)
         self._hashes[numbers], self._rows[numbers] = hashes, np.arange(len(numbers))
 
 

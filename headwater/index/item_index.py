@@ -211,10 +211,11 @@ class ItemIndex:
             if item_id in self.everything:
                 for topic in set(self._topics.pop(item_id)):
                     self._remove_from(topic, item_id)
-                self.graph.remove(self.everything.rows[item_id])
-                moved, row = self.everything.remove(item_id)
-                if moved != row:
-                    self.graph.move(moved, row)
+                row = self.everything.rows[item_id]
+                self.graph.remove(row)
+                self.everything.remove(item_id)
+                if row != len(self.everything):  # the last row has moved there
+                    self.graph.move(len(self.everything), row)
                 self._changes += 1
 
     def _remove_from(self, topic: str, item_id: str) -> None:
