@@ -16,12 +16,12 @@ from headwater.durable import digest, publish_directory
 from headwater.events import Item
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 from training.batches import LearningSettings
-from training.corpus import COUNTED, Activity, Corpus
+from training.corpus import COUNTED, KNOWN, Activity, Corpus
 from training.learner import Learner
 from training.log import Offsets
 from training.staging import staging
 
-FORMAT = 6
+FORMAT = 7
 KEPT = 2
 FILES = ("learner.pt", "users.bin", "items.jsonl", "activity.npz", "covisits.npz")
 _LENGTHS = struct.Struct("<HI")
@@ -66,7 +66,7 @@ def _write(directory: Path, learner: Learner, users: dict[str, UserRecord]) -> N
     with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
     size = len(corpus) + 1
-    arrays = {name: getattr(corpus, name)[:size] for name in (*COUNTED, "alive")}
+    arrays = {name: getattr(corpus, name)[:size] for name in (*COUNTED, *KNOWN)}
     np.savez(directory / "activity.npz", allow_pickle=False, **arrays)
     np.savez(directory / "covisits.npz", allow_pickle=False, **corpus.covisits.arrays())
 
@@ -108,7 +108,8 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, dict[str, Us
         covisits = Covisits.of(arrays)
     with np.load(path / "activity.npz") as arrays:
         corpus.restore(Activity({name: arrays[name] for name in COUNTED}, covisits))
-        corpus.alive[: len(arrays["alive"])] = arrays["alive"]
+        for name in KNOWN:
+            getattr(corpus, name)[: len(arrays[name])] = arrays[name]
     learner = Learner(corpus, settings)
     learner.load_state(torch.load(path / "learner.pt", weights_only=True))
     offsets = {

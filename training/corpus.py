@@ -18,6 +18,8 @@ NEVER = -(2**60)
 FIRST_CAPACITY = 1024
 COUNTED = ("counts", "totals", "engaged_ms", "first_ms")
 """The arrays of a corpus that engagements change."""
+KNOWN = ("alive", "read_ms")
+"""Those that cannot be told from its items."""
 RECENT = 1
 """Of `HALF_LIVES_MS`: by a longer one rising items seem rarer than they are, and the towers learn to rank them lower."""
 Ints = npt.NDArray[np.int64]
@@ -34,7 +36,8 @@ class Corpus:
         topics: The n-th topic has number n + 1.
         item_topics: (capacity, ITEM_TOPICS) topic numbers, 0 where none.
         published_ms, engaged_ms, first_ms: (capacity,) publish time, newest and first engagement.
-        alive: (capacity,) False after a tombstone.
+        alive: (capacity,) False after a tombstone, and once it is forgotten.
+        read_ms: (capacity,) when its newest record was read.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,7 @@ class Corpus:
         self.engaged_ms = np.full(FIRST_CAPACITY, NEVER, dtype=np.int64)
         self.first_ms = np.full(FIRST_CAPACITY, NO_ENGAGEMENT_MS, dtype=np.int64)
         self.alive = np.zeros(FIRST_CAPACITY, dtype=np.bool_)
+        self.read_ms = np.full(FIRST_CAPACITY, NEVER, dtype=np.int64)
         self.counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float64)
         self.totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self.covisits = Covisits()
@@ -54,7 +58,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.items)
 
-    def put(self, item: Item) -> int:
+    def put(self, item: Item, read_ms: int = NEVER) -> int:
         """Add or update an item and return its number."""
         number = self.item_index.get(item.item_id)
         if number is None:
@@ -68,7 +72,7 @@ class Corpus:
         for place, topic in enumerate(item.topics[:ITEM_TOPICS]):
             self.item_topics[number, place] = self.add_topic(topic)
         self.published_ms[number] = item.published_at
-        self.alive[number] = True
+        self.alive[number], self.read_ms[number] = True, read_ms
         return number
 
     def add_topic(self, topic: str) -> int:
@@ -84,8 +88,12 @@ class Corpus:
         if number is not None:
             self.alive[number] = False
 
+    def forget(self, before_ms: int) -> None:
+        """Let go of items without a record since a time, as the catalogue does, until there is one again."""
+        self.alive &= self.read_ms >= before_ms
+
     def _grow(self) -> None:
-        for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", "alive", "counts", "totals"):
+        for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", *KNOWN, "counts", "totals"):
             old = getattr(self, name)
             grown = np.full((2 * len(old), *old.shape[1:]), old[0], dtype=old.dtype)
             grown[: len(old)] = old

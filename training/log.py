@@ -41,7 +41,7 @@ class LogReader:
 
     def read_items(self, corpus: Corpus) -> int:
         """Take new and changed items into the corpus, tombstones too; return how many records."""
-        count = 0
+        count, read_ms = 0, now_ms()
         for record in self._records(ITEMS):
             count += 1
             try:
@@ -52,7 +52,7 @@ class LogReader:
             if item is None:
                 corpus.remove(item_id)
             else:
-                corpus.put(item)
+                corpus.put(item, read_ms)
         return count
 
     def read_engagements(self) -> Iterator[Logged]:

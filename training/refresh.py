@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from headwater.bundle import Bundle, remove_bundle
 from headwater.errors import BundleError, HeadwaterError, UsageError
+from headwater.events import now_ms
 from headwater.generations import Alias
 from headwater.names import ENGAGEMENTS
 from headwater.rotation import Rotation
@@ -133,12 +134,12 @@ class Trainer:
         self._learn(learner, newest)
         metrics = _metrics(ranking)
         states = [record.state for record in list(self.users.values())[-GOLDEN_ROWS:]]
-        now_ms = int(examples.times_ms[-1])
-        path = export_bundle(learner, self.settings.model_dir, states, now_ms, self.reader.offsets, metrics)
+        newest_ms = int(examples.times_ms[-1])
+        path = export_bundle(learner, self.settings.model_dir, states, newest_ms, self.reader.offsets, metrics)
         seconds["export"] = time.monotonic() - started
         # 6. Forget whom the feature store forgets, and make room.
         # 7. Only now remember the offsets: a crash before this reads the same log again into the old state.
-        self._forget_users(now_ms)
+        self._forget_users(newest_ms)
         self._prune_unbuilt(path.name)
         write_checkpoint(self.directory / "checkpoints", path.name, learner, self.users, self.reader.offsets)
         # 8. Rotate the index, if the gate lets the bundle through.
@@ -171,6 +172,7 @@ class Trainer:
             log.warning("the log ends before what was learned of it: it is another one, training begins anew")
             self._begin_anew()
         self.reader.read_items(self.corpus)
+        self.corpus.forget(now_ms() - self.settings.item_ttl_s * 1000)
         return build_examples(self.users, self.corpus, self.reader.read_engagements()).in_time()
 
     def _fitted_learner(self) -> Learner:
@@ -214,8 +216,8 @@ class Trainer:
             log.error("the live bundle cannot be compared with: %s", error)
             return None
 
-    def _forget_users(self, now_ms: int) -> None:
-        since_ms = now_ms - self.settings.user_ttl_s * 1000
+    def _forget_users(self, newest_ms: int) -> None:
+        since_ms = newest_ms - self.settings.user_ttl_s * 1000
         gone = [user_id for user_id, record in self.users.items() if record.state.last_engaged_ms < since_ms]
         for user_id in gone:
             del self.users[user_id]

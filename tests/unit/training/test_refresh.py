@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from headwater.bundle import bundle_versions
 from headwater.errors import AliasMoved, HeadwaterError, ServiceUnavailable, UsageError
-from headwater.events import Engagement, Item
+from headwater.events import Engagement, Item, now_ms
 from headwater.names import ENGAGEMENTS, MANIFEST_FILE
-from headwater.settings import Settings
+from headwater.settings import DAY_S, Settings
 from headwater.simulator import HOUR_MS, World
 from headwater.verification import VerificationReport
 from tests.unit.training.fake_log import FakeLog
@@ -28,6 +28,7 @@ from training.refresh import Trainer
 from training.staging import alone
 
 LEARNING = LearningSettings(batch=64, uniform=32, same_condition=32)
+DAY_MS = DAY_S * 1000
 WORLD = {"users": 300, "topics": 4, "items_per_hour": 60.0, "engagements_per_hour": 400.0}
 
 
@@ -206,6 +207,29 @@ def test_users_are_forgotten_when_the_store_forgets_them(
     last_ms = [record.state.last_engaged_ms for record in trainer.users.values()]
     assert max(last_ms) - min(last_ms) <= 1_800_000
     assert len(last_ms) < len({record.key for records in log.records.values() for record in records})
+
+
+def test_items_are_forgotten_when_the_store_forgets_them(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_ms = now_ms()
+
+    def living_at(days: int) -> set[str]:
+        for module in ("log", "refresh"):
+            monkeypatch.setattr(f"training.{module}.now_ms", lambda: begun_ms + days * DAY_MS)
+        trainer = Trainer(settings, LEARNING)
+        refreshed(trainer)
+        return {item.item_id for place, item in enumerate(trainer.corpus.items) if trainer.corpus.alive[place + 1]}
+
+    sent = [next(hours) for _ in range(3)]
+    first, second, third = ({each.item_id: each for each in hour if isinstance(each, Item)} for hour in sent)
+    log.send(sent[0])
+    assert living_at(0) == set(first)
+    log.send(sent[1])
+    assert living_at(30) == {*first, *second}
+    again = next(iter(first))
+    log.send([first[again], *sent[2]])
+    assert living_at(31) == {again, *second, *third}
 
 
 def test_trainers_do_not_share_a_directory(tmp_path: Path) -> None:
