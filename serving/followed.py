@@ -107,7 +107,12 @@ class Followed:
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
 
     async def learn_cells(self) -> None:
-        """Learn the cells of topics that have become wide, beside the event loop; inserts wait, queries do not."""
+        """Learn the cells of topics that have become wide, beside the event loop; inserts wait, queries do not.
+
+        After a start only once all is read that was there, since the server gets no queries before.
+        """
+        if self.to_go:
+            return
         for pair in list(self.held.pairs.values()):
             for topic in pair.index.outgrown():
                 async with self.held.writing:

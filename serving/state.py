@@ -102,8 +102,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     # 1. Activity frames from here on, then what Redis holds: whichever is newer by offset wins.
     # Successions are counted anew from all that Kafka keeps of them.
     # 2. Embeddings from where the snapshots end. 3. Ready once the end known now is reached.
-    ends = await asyncio.to_thread(end_offsets, settings)
-    begin = await held.restore()
+    ends, begin = await asyncio.gather(asyncio.to_thread(end_offsets, settings), held.restore())
     # A group of its own for each start: the former one may still count a killed server among its members.
     follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
     group = settings.names.serving_group(follower_id)

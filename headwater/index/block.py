@@ -82,22 +82,32 @@ class Block:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.rows
 
-    def fill(self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: Ints) -> None:
-        """Insert N items into the empty block at once: embeddings (N, D), publish times (N,), no activity."""
-        if len(self._static) < len(item_ids):
-            self._grow(with_room(len(item_ids)))
+    def fill(
+        self, item_ids: Sequence[str], embeddings: npt.NDArray[np.float32], published_ms: Ints, chosen: Ints
+    ) -> None:
+        """Insert N items without activity into the empty block at once.
+
+        Args:
+            item_ids: N ids.
+            embeddings, published_ms: (M, D) and (M,), of these and others.
+            chosen: (N,) their places there.
+        """
+        count = len(item_ids)
+        if len(self._static) < count:
+            self._grow(with_room(count))
         self.item_ids = list(item_ids)
-        self.rows = dict(zip(item_ids, range(len(item_ids)), strict=True))
-        self._static[: len(item_ids)] = embeddings
-        self._first_ms[: len(item_ids)] = NO_ENGAGEMENT_MS
-        self._published_ms[: len(item_ids)] = published_ms
-        self._sum, self._centroid = embeddings.sum(axis=0, dtype=np.float64), None
-        self._squares = float(np.einsum("rc,rc->", embeddings, embeddings, dtype=np.float64))
+        self.rows = dict(zip(item_ids, range(count), strict=True))
+        filled = self._static[:count]
+        np.take(embeddings, chosen, axis=0, out=filled, mode="clip")  # a buffer would cost more than the copy
+        self._first_ms[:count] = NO_ENGAGEMENT_MS
+        self._published_ms[:count] = published_ms[chosen]
+        self._sum, self._centroid = filled.sum(axis=0, dtype=np.float64), None
+        self._squares = float(np.einsum("rc,rc->r", filled, filled).sum(dtype=np.float64))
         self._refreshed_ms = 0
         self._numbered_by = None
 
-    def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> None:
-        """Insert or replace an item."""
+    def put(self, item_id: str, embedding: npt.NDArray[np.float32], published_ms: int, activity: ItemActivity) -> int:
+        """Insert or replace an item and return its row."""
         row = self.rows.get(item_id)
         changed = row is None or not np.array_equal(self._static[row], embedding)
         if row is None:
@@ -115,6 +125,7 @@ class Block:
         if self.cells and changed:
             self.cells.touch(row, self.embeddings())
         self.set_activity(item_id, activity)
+        return row
 
     def _count(self, embedding: npt.NDArray[np.float32], times: int) -> None:
         self._sum += times * embedding

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from headwater.errors import UsageError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Slots = npt.NDArray[np.int32]
 
 FIRST_ROOM = 1024
 NEIGHBOURS = 16
@@ -27,6 +29,8 @@ MOVED = 4
 """Nodes that move to the successor for each one that is added."""
 DEAD, SEVERAL = -1, -2
 """What stands in place of a row at a node that none has, and at one that several have."""
+FREE = -1
+"""A place of the hash table that leads to no node."""
 
 
 class Graph:
@@ -180,7 +184,7 @@ class Graph:
         """Write the graph and return hashes and nodes (N,) of its rows 0 to N - 1, which `load` needs beside it."""
         self._nodes.hnsw.save_index(str(path))
         hashes = self._hashes[: self._count]
-        return hashes, self._nodes.numbers(hashes.tolist())
+        return hashes, self._nodes.numbers(hashes)
 
     def load(self, path: Path, hashes: Ints, nodes: Ints) -> None:
         """Become the saved graph of N rows."""
@@ -199,6 +203,8 @@ class Graph:
 class _Nodes:
     """The nodes of one HNSW index, numbered as they come, which is how hnswlib calls them.
 
+    A hash table leads from hashes to numbers: a dictionary of a million takes twelve times as much memory.
+
     Args:
         hnsw: hnswlib's index.
 
@@ -209,52 +215,58 @@ class _Nodes:
     def __init__(self, hnsw: "hnswlib.Index") -> None:
         self.hnsw = hnsw
         self.living = 0
-        self._numbers: dict[int, int] = {}
         self._count = int(hnsw.get_current_count())
         self._hashes = np.zeros(hnsw.get_max_elements(), dtype=np.int64)
         self._rows = np.full(hnsw.get_max_elements(), DEAD, dtype=np.int64)
+        self._make_table()
+
+    def _make_table(self) -> None:
+        self._table = np.full(2 << len(self._hashes).bit_length(), FREE, dtype=np.int32)
+        _enter(self._table, self._hashes, 0, self._count)
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, hashed: int) -> bool:
-        return hashed in self._numbers
+        return bool(_find(self._table, self._hashes, hashed) != FREE)
 
     def row(self, hashed: int) -> int:
         """Return whose node it is, or `DEAD` or `SEVERAL`."""
-        return int(self._rows[self._numbers[hashed]])
+        return int(self._rows[_find(self._table, self._hashes, hashed)])
 
-    def numbers(self, hashes: Collection[int]) -> Ints:
-        """Return the numbers of nodes (N,)."""
-        return np.fromiter(map(self._numbers.__getitem__, hashes), dtype=np.int64, count=len(hashes))
+    def numbers(self, hashes: Ints) -> Ints:
+        """Return the numbers of nodes that are here, (N,)."""
+        return _find_all(self._table, self._hashes, hashes)
 
     def hashes(self) -> list[int]:
         """Return the hashes of all nodes that are not dead."""
         hashes: list[int] = self._hashes[: self._count][self._rows[: self._count] != DEAD].tolist()
         return hashes
 
-    def embeddings(self, hashes: Collection[int]) -> Floats:
+    def embeddings(self, hashes: Sequence[int]) -> Floats:
         """Return the embeddings of nodes (N, D)."""
-        return np.asarray(self.hnsw.get_items(self.numbers(hashes)), dtype=np.float32)
+        return np.asarray(self.hnsw.get_items(self.numbers(np.array(hashes))), dtype=np.float32)
 
     def reserve(self, hashed: int, row: int) -> None:
         """Number a new node, which is to be inserted before anything else is asked for."""
-        number = self._numbers[hashed] = self._count
-        self._count += 1
-        self.living += 1
+        number = self._count
         if number == len(self._rows):
             self._hashes, self._rows = _grown(self._hashes, 2 * number), _grown(self._rows, 2 * number, DEAD)
+            self._make_table()
         self._hashes[number], self._rows[number] = hashed, row
+        _enter(self._table, self._hashes, number, number + 1)
+        self._count += 1
+        self.living += 1
 
-    def insert(self, hashes: Collection[int], embeddings: Floats) -> None:
+    def insert(self, hashes: Sequence[int], embeddings: Floats) -> None:
         """Add reserved nodes; embeddings (N, D)."""
         if len(self._rows) > self.hnsw.get_max_elements():
             self.hnsw.resize_index(len(self._rows))
-        self.hnsw.add_items(embeddings, self.numbers(hashes))
+        self.hnsw.add_items(embeddings, self.numbers(np.array(hashes)))
 
     def give(self, hashed: int, row: int) -> None:
         """Give a node to a row, or to none, or to several."""
-        number = self._numbers[hashed]
+        number = _find(self._table, self._hashes, hashed)
         if row == DEAD:
             self.hnsw.mark_deleted(number)
             self.living -= 1
@@ -275,9 +287,38 @@ class _Nodes:
 
     def restore(self, hashes: Ints, numbers: Ints) -> None:
         """Take over hashes and nodes (N,) of rows 0 to N - 1, the last one's where several share a node."""
-        self._numbers = dict(zip(hashes.tolist(), numbers.tolist(), strict=True))
-        self.living = len(self._numbers)
         self._hashes[numbers], self._rows[numbers] = hashes, np.arange(len(numbers))
+        self.living = int((self._rows != DEAD).sum())
+        self._make_table()
+
+
+@njit("int64(int32[::1], int64[::1], int64)", cache=True, nogil=True)
+def _find(table: Slots, hashes: Ints, hashed: int) -> int:
+    """Return the number of a hash, `FREE` where it has none."""
+    place = hashed & (len(table) - 1)
+    while table[place] != FREE and hashes[table[place]] != hashed:
+        place = (place + 1) & (len(table) - 1)
+    return int(table[place])
+
+
+@njit("int64[::1](int32[::1], int64[::1], int64[::1])", cache=True, nogil=True)
+def _find_all(table: Slots, hashes: Ints, wanted: Ints) -> Ints:
+    """Return the numbers of hashes (N,)."""
+    found = np.empty(len(wanted), dtype=np.int64)
+    for place in range(len(wanted)):
+        found[place] = _find(table, hashes, wanted[place])
+    return found
+
+
+@njit("void(int32[::1], int64[::1], int64, int64)", cache=True, nogil=True)
+def _enter(table: Slots, hashes: Ints, begin: int, end: int) -> None:
+    """Enter numbers from `begin` up to `end`, but those without a hash; none of them is in the table yet."""
+    for number in range(begin, end):
+        if hashes[number]:
+            place = hashes[number] & (len(table) - 1)
+            while table[place] != FREE:
+                place = (place + 1) & (len(table) - 1)
+            table[place] = number
 
 
 def _empty(dimension: int, room: int) -> "hnswlib.Index":

@@ -83,7 +83,7 @@ class ItemIndex:
         self.everything = Block(dimension, expected)
         self.graph = Graph(dimension, with_room(expected))
         self._blocks: dict[str, Block] = {}
-        self._topics: dict[str, tuple[str, ...]] = {}
+        self._topics: list[tuple[str, ...]] = []
         self._activities: dict[str, ItemActivity] = dict(like._activities) if like is not None else {}
         self._outlook: Outlook | None = None
         self._changes = 0
@@ -114,7 +114,12 @@ class ItemIndex:
 
     def topics_of(self, item_id: str) -> tuple[str, ...]:
         """Return an item's topics, none for an unknown item."""
-        return self._topics.get(item_id, ())
+        row = self.everything.rows.get(item_id)
+        return () if row is None else self._topics[row]
+
+    def topic_sets(self) -> list[tuple[str, ...]]:
+        """Return the topics of each item, in the order of `everything`."""
+        return self._topics
 
     def upsert(self, items: Sequence[ItemEmbedding]) -> None:
         """Insert or update items.
@@ -153,8 +158,8 @@ class ItemIndex:
             published_ms: (N,) publish times.
             embeddings: (N, D) float32.
         """
-        self.everything.fill(item_ids, embeddings, published_ms)
-        self._topics = dict(zip(item_ids, map(topic_sets.__getitem__, topic_set_of.tolist()), strict=True))
+        self.everything.fill(item_ids, embeddings, published_ms, np.arange(len(item_ids)))
+        self._topics = [topic_sets[number] for number in topic_set_of.tolist()]
         ends = np.cumsum(np.bincount(topic_set_of, minlength=len(topic_sets)))[:-1]
         members = np.split(np.argsort(topic_set_of, kind="stable"), ends)
         carriers: dict[str, list[npt.NDArray[np.int64]]] = {}
@@ -165,7 +170,7 @@ class ItemIndex:
         for topic, parts in carriers.items():
             rows = np.sort(np.concatenate(parts))
             self._blocks[topic] = Block(self.dimension)
-            self._blocks[topic].fill(names[rows].tolist(), embeddings[rows], published_ms[rows])
+            self._blocks[topic].fill(names[rows].tolist(), embeddings, published_ms, rows)
             self._note_width(topic)
 
     def _is_changed(self, item: ItemEmbedding) -> bool:
@@ -177,8 +182,8 @@ class ItemIndex:
         activity = self._activities.get(item.item_id, ItemActivity())
         for topic in set(self.topics_of(item.item_id)) - set(item.topics):
             self._remove_from(topic, item.item_id)
-        self._topics[item.item_id] = item.topics
-        self.everything.put(item.item_id, item.embedding, item.published_at, activity)
+        row = self.everything.put(item.item_id, item.embedding, item.published_at, activity)
+        self._topics[row : row + 1] = [item.topics]
         for topic in item.topics:
             block = self._blocks.get(topic)
             if block is None:
@@ -209,12 +214,14 @@ class ItemIndex:
         """Delete items; unknown ones are none."""
         for item_id in item_ids:
             if item_id in self.everything:
-                for topic in set(self._topics.pop(item_id)):
-                    self._remove_from(topic, item_id)
                 row = self.everything.rows[item_id]
+                for topic in set(self._topics[row]):
+                    self._remove_from(topic, item_id)
                 self.graph.remove(row)
                 self.everything.remove(item_id)
+                topics = self._topics.pop()
                 if row != len(self.everything):  # the last row has moved there
+                    self._topics[row] = topics
                     self.graph.move(len(self.everything), row)
                 self._changes += 1
 
@@ -229,7 +236,7 @@ class ItemIndex:
         self._activities[item_id] = activity
         if item_id in self.everything:
             self.everything.set_activity(item_id, activity)
-            for topic in self._topics[item_id]:
+            for topic in self.topics_of(item_id):
                 self._blocks[topic].set_activity(item_id, activity)
 
     def forget_activity(self, item_id: str) -> None:

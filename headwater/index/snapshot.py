@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Map
 def _write(temporary: Path, version: str, index: ItemIndex, applied: Mapping[int, int]) -> None:
     block = index.everything
     topic_sets: dict[tuple[str, ...], int] = {}
-    topic_set_of = [topic_sets.setdefault(index.topics_of(each), len(topic_sets)) for each in block.item_ids]
+    topic_set_of = [topic_sets.setdefault(topics, len(topic_sets)) for topics in index.topic_sets()]
     items = {"item_ids": block.item_ids, "topic_sets": list(topic_sets)}
     (temporary / ITEMS).write_text(json.dumps(items), encoding="utf-8")
     np.save(temporary / EMBEDDINGS, block.embeddings(), allow_pickle=False)
@@ -111,8 +112,10 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
     manifest = SnapshotManifest.model_validate_json((path / MANIFEST).read_bytes())
     if manifest.format != FORMAT:
         raise ValueError(f"snapshot format {manifest.format}, this release reads {FORMAT}")
-    for name, expected in manifest.files.items():
-        if digest(path / name) != expected:
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(digest, map(path.joinpath, manifest.files))
+    for (name, expected), digested in zip(manifest.files.items(), found, strict=True):
+        if digested != expected:
             raise ValueError(f"{name} changed after it was written")
     items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
     item_ids, topic_sets = items["item_ids"], list(map(tuple, items["topic_sets"]))

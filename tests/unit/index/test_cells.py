@@ -27,7 +27,8 @@ def clustered(random: np.random.Generator) -> Floats:
 
 def filled(embeddings: Floats) -> Block:
     block = Block(D)
-    block.fill([f"i{row}" for row in range(len(embeddings))], embeddings, np.full(len(embeddings), LONG_AGO_MS))
+    rows = np.arange(len(embeddings))
+    block.fill([f"i{row}" for row in rows], embeddings, np.full(len(embeddings), LONG_AGO_MS), rows)
     block.cells = Cells.learned(block.embeddings())
     return block
 

@@ -37,7 +37,8 @@ def test_a_wide_topic_promises_more_than_a_narrow_one_at_the_same_place() -> Non
     blocks = {name: Block(D) for name in ("narrow", "wide", "elsewhere")}
     for name, mean, spread in (("narrow", 1.0, 0.1), ("wide", 1.0, 0.5), ("elsewhere", -1.0, 0.5)):
         embeddings = random.normal(mean, spread, size=(SIZE, D)).astype(np.float32)
-        blocks[name].fill([f"{name}-{row}" for row in range(SIZE)], embeddings, np.full(SIZE, LONG_AGO_MS))
+        item_ids, published_ms = [f"{name}-{row}" for row in range(SIZE)], np.full(SIZE, LONG_AGO_MS)
+        blocks[name].fill(item_ids, embeddings, published_ms, np.arange(SIZE))
     assert list(Outlook(blocks).promising(np.ones(D, dtype=np.float32))) == ["wide", "narrow", "elsewhere"]
 
 

@@ -100,7 +100,10 @@ async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: p
     for item_id in "abc":
         await world.follow("v1", item_id, "news")
     before = (await world.ask("news")).candidates.item_ids
+    world.followed.targets = {0: 100}  # there is more to read: inserts shall not wait
+    await world.followed.learn_cells()
     assert world.held.live.index.outgrown() == ["news"]
+    world.followed.targets = {}
     await world.followed.learn_cells()
     assert world.held.live.index.outgrown() == []
     assert (await world.ask("news")).candidates.item_ids == before
