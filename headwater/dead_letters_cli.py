@@ -1,6 +1,7 @@
 """`headwater dead-letters`: look at unusable records, and send them again once the cause is gone."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from headwater.settings import Settings, read_settings
 from headwater.topics import unreachable
 
 POLL_MS = 1000
+SILENCE_S = 30.0
 SHOWN_BYTES = 120
 
 
@@ -88,12 +90,18 @@ def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
+        deadline_s = time.monotonic() + SILENCE_S
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             for records in consumer.poll(POLL_MS).values():
+                deadline_s = time.monotonic() + SILENCE_S
                 for record in records:
                     letter = DeadLetter.from_record(record.key, record.value, record.headers)
                     if reason is None or letter.reason == reason:
                         yield letter
+            if time.monotonic() > deadline_s:
+                raise unreachable(settings, TimeoutError(f"no dead letter for {SILENCE_S:g} s, before the end"))
+    except KafkaError as error:
+        raise unreachable(settings, error) from None
     finally:
         consumer.close()
 

@@ -23,8 +23,8 @@ class Delivered:
         """Return the record after one delivery; an offset applied already changes nothing."""
         if partition == self.partition and offset <= self.offset:
             return self
-        fresh = tuple(dict.fromkeys(delivery.item_ids))
-        kept = tuple(item_id for item_id in self.item_ids if item_id not in set(fresh))
+        fresh = dict.fromkeys(delivery.item_ids)
+        kept = (item_id for item_id in self.item_ids if item_id not in fresh)
         return Delivered((*kept, *fresh)[-DELIVERED_LENGTH:], partition, offset)
 
 

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from headwater.errors import HeadwaterError
+from redis import RedisError
+
 from serving.retrieval import Answer, Retrieval, TopicQuery, require_topic
 
 AT_ONCE = 64
@@ -48,7 +49,7 @@ class Batcher:
         try:
             answers = await self.retrieval.answers([query for query, _ in batch])
         except Exception as error:
-            if isinstance(error, HeadwaterError) and len(batch) > 1:  # one query's fault is not its neighbours'
+            if not isinstance(error, RedisError) and len(batch) > 1:  # one query's fault is not its neighbours'
                 for single in batch:
                     await self._answer([single])
                 return

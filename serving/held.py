@@ -103,6 +103,8 @@ class HeldGenerations:
             snapshot = await asyncio.to_thread(read_newest_snapshot, self.snapshot_dir, generation.version)
             index, offsets = snapshot or (None, {})
             if not await self._hold(generation, index):
+                # What there is of it is not read: held later, it would lack that.
+                self.passed_over[generation.version] = generation.requested_ms
                 continue
             if index is None:
                 since_ms.append(max(0, generation.requested_ms - CLOCKS_APART_MS))
@@ -169,9 +171,9 @@ class HeldGenerations:
         if now_s - self._refused_s.get(version, -RETRY_S) < RETRY_S:
             return False
         try:
+            bundle = await asyncio.to_thread(Bundle.load, self.model_dir / version)
             if index is None and self.passed_over.get(version, -1) >= generation.requested_ms:
                 raise BundleRefused(f"{version}: embeddings came before it could be held; restart this server")
-            bundle = await asyncio.to_thread(Bundle.load, self.model_dir / version)
         except BundleError as error:
             log.error("bundle refused: %s", error)
             self._refused_s[version] = now_s

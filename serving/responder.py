@@ -1,8 +1,11 @@
 """Answers `candidate-requests` that come through Kafka."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from redis import RedisError
 
 from headwater.errors import InvalidEvent, NoLiveGeneration, UnknownTopic
 from headwater.events import CandidateRequest
@@ -15,6 +18,8 @@ from streams.record import Outgoing, Record
 
 MAX_REQUEST_BYTES = 1_000_000
 WAIT_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,11 @@ class Responder:
     filters: Filters
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Answer a batch; the caller commits offsets after this returns."""
+        """Answer a batch; the caller commits offsets after this returns.
+
+        Raises:
+            RedisError, PublishFailed, OSError: the same batch can be answered again.
+        """
         for record in records:
             try:
                 request = decode(CandidateRequest, record.value, record.headers, MAX_REQUEST_BYTES)
@@ -39,6 +48,12 @@ class Responder:
                 outgoing = [dead_letter_record(record.rejected(error))]
             except UnknownTopic as error:
                 outgoing = [dead_letter_record(record.rejected(InvalidEvent("unknown-topic", str(error))))]
+            except (RedisError, OSError):
+                raise
+            except Exception as error:  # the next server would end at it, too
+                log.exception("request at %s/%d@%d", record.topic, record.partition, record.offset)
+                problem = InvalidEvent("unanswerable", f"{type(error).__name__}: {error}")
+                outgoing = [dead_letter_record(record.rejected(problem))]
             await self.publisher.publish(outgoing)
 
     async def _live(self) -> Pair:

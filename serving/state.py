@@ -119,9 +119,11 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     followed.ends = partial(latest_ends, follower, settings.names.topic(ITEM_EMBEDDINGS))
     # Queries need no responder, and its group may still count a killed server among its members.
     filters = Filters(max_age_ms=settings.max_item_age_s * 1000 or None)
-    responder = make_responder(settings, lambda publisher: Responder(state.retrieval, publisher, filters).apply)
-    await stack.enter_async_context(running_aside(responder))
-    state.responding = partial(alive, responder)
+    state.responding = await stack.enter_async_context(
+        running_aside(
+            lambda: make_responder(settings, lambda publisher: Responder(state.retrieval, publisher, filters).apply)
+        )
+    )
     gc.freeze()  # what is here now stays
     for work in (
         _repeated(held.poll, POLL_S),

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import faust
 from faust.contrib.asgi import faust_app_running
 
 STOP_TIMEOUT_S = 10.0
+RESTART_S = 5.0
 COLLECT_AFTER = 50_000
 """Objects until Python looks for cycles, for `gc.set_threshold`: what is decoded dies young and has none."""
 
@@ -25,19 +26,29 @@ async def running(app: faust.App) -> AsyncIterator[faust.App]:
 
 
 @asynccontextmanager
-async def running_aside(app: faust.App) -> AsyncIterator[None]:
-    """Start the app on entry without waiting until it has joined its group, and stop it on exit."""
+async def running_aside(make: Callable[[], faust.App]) -> AsyncIterator[Callable[[], bool]]:
+    """Start an app on entry without waiting until it has joined its group, another one when it ends by itself; stop on exit.
+
+    Yields:
+        What says whether it runs.
+    """
+    app = make()
 
     async def run() -> None:
-        try:
-            async with running(app):
-                await asyncio.Event().wait()
-        except Exception:
-            log.exception("%s ended", app.conf.id)
+        nonlocal app
+        while True:
+            try:
+                async with running(app):
+                    reason = await crashed(app)
+                log.error("%s has ended, and is started anew: %s %s", app.conf.id, type(reason).__name__, reason)
+            except Exception:
+                log.exception("%s has ended, and is started anew", app.conf.id)
+            await asyncio.sleep(RESTART_S)
+            app = make()
 
     task = asyncio.create_task(run())
     try:
-        yield
+        yield lambda: alive(app)
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -59,7 +59,9 @@ class Rebuild:
         elif refused and isinstance(refused.error, BundleRefused):  # one that is not here, another worker may have
             failed = {"state": "failed", "error": str(refused.error)}
             await asyncio.to_thread(
-                self.embedder.generations.update, version, lambda known: known.model_copy(update=failed)
+                self.embedder.generations.update,
+                version,
+                lambda known: known.model_copy(update=failed) if known.state == "requested" else known,
             )
 
     async def _build(self, version: str) -> None:
@@ -74,9 +76,9 @@ class Rebuild:
             await self.publisher.publish(records)
             await self._correct(version, batch)
             embedded += len(items)
-            await self._tell(version, embedded=embedded, items=max(total, embedded))
+            await self._tell(version, "building", embedded=embedded, items=max(total, embedded))
         # 3. Only now may it be verified.
-        await self._tell(version, state="built")
+        await self._tell(version, "building", state="built")
         log.info("%s: %d items embedded", version, embedded)
 
     async def _clear(self, version: str) -> None:
@@ -87,7 +89,7 @@ class Rebuild:
         # 2. Tombstones for everything the catalogue holds; those of items that went before were published then.
         async for batch in self.store.catalogue(BATCH):
             await self.publisher.publish(tombstones([stored.item.item_id for stored in batch], [version]))
-            await self._tell(version)
+            await self._tell(version, "pruned")
         await asyncio.to_thread(self.embedder.generations.remove, version)
         log.info("%s: embeddings deleted", version)
 
@@ -99,10 +101,10 @@ class Rebuild:
 
         await asyncio.to_thread(self.embedder.generations.update, version, claimed)
 
-    async def _tell(self, version: str, **changes: object) -> None:
+    async def _tell(self, version: str, claimed: str, **changes: object) -> None:
         def told(generation: Generation) -> Generation:
-            if generation.builder != self.worker:
-                raise TakenOver(f"{version} was taken over by {generation.builder}")
+            if (generation.builder, generation.state) != (self.worker, claimed):
+                raise TakenOver(f"{version} is {generation.state} now, in the hands of {generation.builder}")
             return generation.model_copy(update={**changes, "beat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, told)

@@ -239,6 +239,10 @@ class Trainer:
                 "%s is published, not live: `headwater index build` and `promote` it, or wait for the next", version
             )
             raise
+        finally:  # what is never promoted would pile up in every server
+            self._prune()
+
+    def _prune(self) -> None:
         try:
             self.rotation.prune()
         except HeadwaterError as error:

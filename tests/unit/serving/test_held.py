@@ -117,6 +117,27 @@ async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world:
     assert world.held.wanted == "missing"
 
 
+async def test_a_bundle_that_was_away_at_the_start_is_not_held_without_its_items(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for version in ("v1", "v2"):
+        await promoted(world, version)
+        await world.follow(version, "a", "news")
+    await world.held.snapshot(world.followed.applied)
+    model_dir, register = world.held.model_dir, world.held.generations
+    (model_dir / "v2").rename(model_dir.with_name("away"))
+    held = HeldGenerations(register, model_dir, world.held.snapshot_dir)
+    await held.restore()
+    model_dir.with_name("away").rename(model_dir / "v2")
+    monkeypatch.setattr("serving.held.RETRY_S", 0.0)
+    await held.poll()
+    assert list(held.pairs) == ["v1"]
+    assert "v2: embeddings came before it could be held; restart this server" in caplog.text
+    held = HeldGenerations(register, model_dir, world.held.snapshot_dir)
+    await held.restore()
+    assert {version: len(pair.index) for version, pair in held.pairs.items()} == {"v1": 1, "v2": 1}
+
+
 async def test_records_of_a_new_generation_wait_for_the_register(world: World) -> None:
     await promoted(world, "v1")
     world.register.versions.append("v2")

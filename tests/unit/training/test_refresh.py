@@ -168,6 +168,27 @@ def test_bundles_that_are_never_built_do_not_pile_up(
     assert list(bundle_versions(settings.model_dir)) == [published[0], *published[-2:]]
 
 
+def test_generations_that_are_never_promoted_do_not_pile_up(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    generations = trainer.rotation.generations
+
+    def refuse(version: str, told: bool = True) -> VerificationReport:
+        raise ServiceUnavailable("no server")
+
+    monkeypatch.setattr("training.refresh.decide", lambda ranking: Decision(promote=True, reasons=[]))
+    monkeypatch.setattr(trainer.rotation, "build", lambda version, told: generations.request(version))
+    monkeypatch.setattr(trainer.rotation, "verify", refuse)
+    for _ in range(4):
+        log.send(next(hours))
+        with pytest.raises(ServiceUnavailable, match="no server"):
+            trainer.refresh()
+    states = [generation.state for generation in generations.all()]
+    assert states == ["pruned", "pruned", "requested", "requested"]
+    assert len(list(bundle_versions(settings.model_dir))) == 2
+
+
 def test_after_a_rollback_only_an_operator_promotes(
     settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,86 @@
+"""A build that something comes in between of."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fakeredis
+import numpy as np
+import pytest
+
+from headwater.errors import BundleRefused
+from headwater.events import Item
+from headwater.generations import Generations
+from headwater.names import Names
+from headwater.stores import FeatureWrites, MemoryFeatureStore
+from headwater.stores.protocol import StoredItem
+from streams.embedder import Embedder, Refusal
+from streams.rebuild import Rebuild, TakenOver
+from streams.record import Outgoing
+
+ITEMS, D = 1200, 8
+
+
+class Published:
+    """Lets something happen after the first batch."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.begun, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        self.records += len(records)
+        self.begun.set()
+        await self.may_go_on.wait()
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> Generations:
+    generations = Generations(fakeredis.FakeRedis(host=tmp_path.name), Names())
+    generations.request("v1")
+    return generations
+
+
+async def worker(generations: Generations, published: Published) -> Rebuild:
+    """Return a worker whose bundle gives every item the same embedding."""
+    items = {str(n): StoredItem(Item(item_id=str(n), topics=("t",), published_at=10**12)) for n in range(ITEMS)}
+    store = MemoryFeatureStore()
+    await store.commit(FeatureWrites(items=dict(items)))
+    tower = SimpleNamespace(embed=lambda features: np.zeros((len(features["item"]), D), np.float32))
+    bundle: Any = SimpleNamespace(vocabulary=SimpleNamespace(item_index={}, topic_index={}), item_tower=tower)
+    embedder = Embedder(generations, Path("nowhere"))
+    embedder._bundles = {"v1": bundle}
+    return Rebuild("builder", store, published, embedder)
+
+
+async def test_a_generation_that_is_pruned_while_it_is_built_stays_so(
+    generations: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
+    published = Published()
+    building = asyncio.create_task((await worker(generations, published))._carry_out(generations.get("v1")))
+    await published.begun.wait()
+    assert generations.prune("v1")
+    published.may_go_on.set()
+    with pytest.raises(TakenOver, match="v1 is pruned now"):
+        await building
+    assert generations.get("v1").state == "pruned"
+    assert published.records < ITEMS
+
+
+async def test_whoever_refuses_a_bundle_that_another_one_builds_says_nothing(
+    generations: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
+    published, as_requested = Published(), generations.get("v1")
+    building = asyncio.create_task((await worker(generations, published))._carry_out(as_requested))
+    await published.begun.wait()
+    other = await worker(generations, Published())
+    other.embedder._bundles.clear()
+    other.embedder.refused = {"v1": Refusal(BundleRefused("v1: cannot be read"), 0.0)}
+    await other._carry_out(as_requested)
+    published.may_go_on.set()
+    await building
+    assert (generations.get("v1").state, published.records) == ("built", ITEMS)
