@@ -1,13 +1,13 @@
 """The feature store on Redis: one compact value a user, an item and an item's activity."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.connection import HiredisRespSerializer
 
 from headwater.activity import ItemActivity, decode_activity, encode_activity
@@ -15,15 +15,27 @@ from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item, now_ms
 from headwater.names import Names
 from headwater.settings import Settings
-from headwater.stores.protocol import FeatureWrites, StoredItem
+from headwater.stores.protocol import STALE_S, FeatureWrites, StaleWrites, StoredItem
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 
 DECODED_ITEMS = 20_000
 GONE_AFTER_MS = 60_000
 """How long after its time an item's value is gone for certain, whosever clock is ahead."""
-SET_ALL = "for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n - 1], 'PX', ARGV[2 * n]) end"
-"""One command for all values, since a client takes longer to send each than Redis to set it."""
+COMMIT = """
+local now = redis.call('TIME')
+if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[1]) then return 0 end
+for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n], 'PX', ARGV[2 * n + 1]) end
+local at = 2 * #KEYS + 2
+while at <= #ARGV do
+  redis.call(unpack(ARGV, at + 1, at + ARGV[at]))
+  at = at + ARGV[at] + 1
+end
+return 1
+"""
+"""All of a batch or none of it: until when, by Redis' clock; for each key its value and its time to live in ms; then other
+commands, how many words each has and the words. A client takes longer to send each command than Redis to carry it out."""
 Decoded = TypeVar("Decoded")
+Command = tuple[str | int, ...]
 
 
 class _PacksInC:
@@ -41,7 +53,10 @@ class _PacksInC:
 
 
 class RedisFeatureStore:
-    """Reads with one MGET, writes with one MULTI that sets all values in a script; everything carries a time to live.
+    """Reads with one MGET, writes with one script; everything carries a time to live.
+
+    What a worker has sent may reach Redis when its network is back, long after another one has taken its partitions over:
+    the script does nothing then.
 
     Args:
         redis: A client that returns bytes.
@@ -55,6 +70,7 @@ class RedisFeatureStore:
         self._names = names
         self._user_ttl_ms = user_ttl_s * 1000
         self._item_ttl_ms = item_ttl_s * 1000
+        self._ahead_ms: float | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisFeatureStore":
@@ -90,15 +106,24 @@ class RedisFeatureStore:
         return _decoded(values, decode)
 
     async def commit(self, writes: FeatureWrites) -> None:
-        async with self._redis.pipeline(transaction=True) as batch:
-            values = dict(self._values(writes))
-            if values:
-                arguments: Iterable[bytes | int] = chain.from_iterable(values.values())
-                batch.eval(SET_ALL, len(values), *values, *arguments)
-            self._note_active(batch, writes.activities)
-            self._note_catalogue(batch, writes.items)
-            writes.require_fresh()
-            await batch.execute()
+        values = dict(self._values(writes))
+        commands = [*self._note_active(writes.activities), *self._note_catalogue(writes.items)]
+        ahead_ms = await self._redis_ahead_ms()
+        writes.require_fresh()
+        latest_ms = round((writes.begun_s + STALE_S) * 1000 + ahead_ms)
+        words: Iterable[str | int] = chain.from_iterable((len(command), *command) for command in commands)
+        arguments: list[Any] = [*values, latest_ms, *chain.from_iterable(values.values()), *words]
+        evaluated: Any = self._redis.eval(COMMIT, len(values), *arguments)
+        if not await evaluated:
+            self._ahead_ms = None
+            raise StaleWrites("they reached Redis too late")
+
+    async def _redis_ahead_ms(self) -> float:
+        """Return by how much Redis' clock is ahead of `time.monotonic`, at least."""
+        if self._ahead_ms is None:
+            seconds, microseconds = await self._redis.time()
+            self._ahead_ms = seconds * 1000 + microseconds / 1000 - time.monotonic() * 1000
+        return self._ahead_ms
 
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
         """Yield each key with its value and its time to live in ms."""
@@ -112,26 +137,26 @@ class RedisFeatureStore:
             if stored is not None:
                 yield self._names.item(item_id), (_encode_item(stored), self._item_ttl_ms)
 
-    def _note_active(self, batch: Pipeline, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
+    def _note_active(self, activities: Mapping[tuple[int, str], ItemActivity]) -> Iterator[Command]:
         newest: dict[int, dict[str, int]] = {}
         for (partition, item_id), activity in activities.items():
             newest.setdefault(partition, {})[item_id] = activity.as_of_ms
         for partition, scores in newest.items():
             key = self._names.active_items(partition)
-            batch.sadd(self._names.activity_partitions(), partition)
-            batch.zadd(key, scores)
-            batch.zremrangebyscore(key, "-inf", max(scores.values()) - self._item_ttl_ms)
-            batch.pexpire(key, self._item_ttl_ms)
+            yield "SADD", self._names.activity_partitions(), partition
+            yield "ZADD", key, *_scored(scores)
+            yield "ZREMRANGEBYSCORE", key, "-inf", max(scores.values()) - self._item_ttl_ms
+            yield "PEXPIRE", key, self._item_ttl_ms
 
-    def _note_catalogue(self, batch: Pipeline, items: Mapping[str, StoredItem | None]) -> None:
+    def _note_catalogue(self, items: Mapping[str, StoredItem | None]) -> Iterator[Command]:
         noted_ms = now_ms()
         kept = {item_id: noted_ms for item_id, stored in items.items() if stored is not None}
         gone = items.keys() - kept.keys()
         if kept:
-            batch.zadd(self._names.catalogue(), kept)
+            yield "ZADD", self._names.catalogue(), *_scored(kept)
         if gone:
-            batch.delete(*map(self._names.item, gone))
-            batch.zrem(self._names.catalogue(), *gone)
+            yield "DEL", *map(self._names.item, gone)
+            yield "ZREM", self._names.catalogue(), *gone
 
     async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
         members: Any = await self._redis.zrange(self._names.catalogue(), 0, -1)
@@ -166,6 +191,10 @@ class RedisFeatureStore:
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+
+def _scored(scores: Mapping[str, int]) -> Iterator[str | int]:
+    return chain.from_iterable((score, member) for member, score in scores.items())
 
 
 def _decoded(values: Sequence[bytes | None], decode: Callable[[bytes], Decoded | None]) -> list[Decoded | None]:

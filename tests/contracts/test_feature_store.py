@@ -85,6 +85,23 @@ async def test_what_was_read_too_long_ago_is_not_committed(store: FeatureStore) 
     assert await store.users(["a"]) == [None]
 
 
+async def test_what_reaches_redis_too_late_changes_nothing(
+    redis_server: RedisService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.stores.redis.STALE_S", 0.2)
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.flushall()
+        store = RedisFeatureStore(redis, Names("late"), user_ttl_s=1000, item_ttl_s=1000)
+        await store.commit(FeatureWrites({"a": USER}, items={"i": ITEM}))
+        await redis.client_pause(400)
+        with pytest.raises(StaleWrites, match="too late"):
+            await store.commit(FeatureWrites({"b": USER}, items={"i": None}))
+        assert await store.users(["a", "b"]) == [USER, None]
+        assert await store.items(["i"]) == [ITEM]
+        await store.commit(FeatureWrites({"b": USER}))
+        assert await store.users(["b"]) == [USER]
+
+
 async def test_an_empty_commit_is_one(store: FeatureStore) -> None:
     await store.commit(FeatureWrites())
 
