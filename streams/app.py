@@ -7,6 +7,7 @@ import faust
 from faust.tables import TableManager
 
 from headwater.settings import Settings
+from headwater.stores.protocol import STALE_S
 from streams.transport import BatchTransport
 
 SESSION_TIMEOUT_S = 10.0
@@ -47,6 +48,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         producer_acks=-1,
+        producer_request_timeout=STALE_S,  # what comes later may come after what another worker has published meanwhile
         store="memory://",
         stream_buffer_maxsize=MAX_WAITING,
         topic_allow_declare=False,

@@ -97,7 +97,8 @@ def build_examples(users: dict[str, UserRecord], corpus: Corpus, log: Iterable[L
     """Fold a stretch of the log into `users` and return an example of each applied engagement.
 
     Duplicates, repeated offsets and engagements with items the corpus does not know are left out, by the same code as
-    in the stream.
+    in the stream. Items are read before engagements, so those that the stream refused because their item was not there
+    yet, or no longer, are examples here.
     """
     folded = _folded(users, corpus, log)
     parts = [_encoded(corpus, [])]
