@@ -46,6 +46,8 @@ class Part:
     started_at: float = 0.0
     backoff_s: float = FIRST_BACKOFF_S
     restart_at: float | None = None
+    last_line: str = ""
+    listener: "threading.Thread | None" = field(default=None, repr=False)
 
 
 class Supervisor:
@@ -144,9 +146,11 @@ class Supervisor:
             assert process.stdout is not None
             with process.stdout as lines:
                 for line in lines:
+                    part.last_line = line.strip() or part.last_line
                     self.say(part.name, line)
 
-        threading.Thread(target=pump, daemon=True, name=f"log of {part.name}").start()
+        part.listener = threading.Thread(target=pump, daemon=True, name=f"log of {part.name}")
+        part.listener.start()
 
     def watch(self) -> None:
         """Restart what ended by itself; call it a few times a second.
@@ -167,7 +171,10 @@ class Supervisor:
             if not part.restart:
                 raise ServiceUnavailable(f"the embedded {part.name} ended with exit code {code}")
             if code == USAGE_EXIT:
-                raise UsageError(f"`headwater {' '.join(part.command)}` refuses to run; its message is in the log")
+                if part.listener:
+                    part.listener.join(STOP_GRACE_S)  # until all it said is heard
+                why = part.last_line.removeprefix("headwater: ") or "without a word"
+                raise UsageError(f"`headwater {' '.join(part.command)}` refuses to run: {why}")
             if time.monotonic() - part.started_at > STEADY_S:
                 part.backoff_s = FIRST_BACKOFF_S
             self.say(part.name, f"ended with exit code {code}; starting again in {part.backoff_s:g} s")

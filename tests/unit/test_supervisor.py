@@ -61,7 +61,8 @@ def test_a_hang_up_is_passed_over_where_it_was_to_be() -> None:
 
 def test_a_mistake_is_not_repeated() -> None:
     log = io.StringIO()
-    with pytest.raises(UsageError, match="`headwater nothing --at all` refuses"), Supervisor({}, log) as supervisor:
+    refusal = "`headwater nothing --at all` refuses to run: .*No such command"
+    with pytest.raises(UsageError, match=refusal), Supervisor({}, log) as supervisor:
         part = supervisor.start(Part("nothing", ("nothing", "--at", "all")))
         process = part.process
         assert process is not None and process.stdout is not None
