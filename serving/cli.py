@@ -51,4 +51,5 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or HEADWATER_SERVING_PORT") from None
+        where = f"{host}:{port}: {error.strerror}; choose another --port or HEADWATER_SERVING_PORT"
+        raise UsageError(f"cannot listen on {where}") from None
