@@ -53,13 +53,19 @@ def count_complete(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def first_topic(path: Path) -> str:
-    """Return the topic of the first answer that a broken-off job left behind, which must hold one."""
+def begun(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield user and topic of each answer that a broken-off job left behind, which `count_complete` has counted."""
     lines = _partial(path)
-    with lines.open(encoding="utf-8", newline="") as file:
-        if path.suffix.lower() == ".csv":
-            return next(csv.DictReader(file))["topic"]
-        return str(orjson.loads(file.readline()).get("topic"))
+    if path.suffix.lower() == ".csv":
+        with lines.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["rank"] in ("", "1"):
+                    yield row["user_id"], row["topic"]
+    else:
+        with lines.open("rb") as binary:
+            for line in binary:
+                answer = orjson.loads(line)
+                yield answer["user_id"], str(answer["topic"])
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -12,7 +12,7 @@ import click
 from headwater.client import HeadwaterClient
 from headwater.errors import UsageError
 from headwater.settings import read_settings
-from serving.candidate_files import count_complete, first_topic, forget, open_writer
+from serving.candidate_files import begun, count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
 
@@ -36,8 +36,17 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
     done = count_complete(output)
     if done > total:
         raise UsageError(f"{output} holds {done} users, {users} only {total}: another job's output? Use --restart")
-    if done and (begun := first_topic(output)) != topic:
-        raise UsageError(f"{output} was begun with topic {begun!r}, not {topic!r}: another job's output? Use --restart")
+    if done:
+        for (user_id, of_topic), wanted in zip(begun(output), read_users(users), strict=False):
+            if of_topic != topic:
+                raise UsageError(
+                    f"{output} was begun with topic {of_topic!r}, not {topic!r}: another job's output? Use --restart"
+                )
+            if user_id != wanted:
+                raise UsageError(
+                    f"{output} was begun with user {user_id!r} where {users} has {wanted!r}: another job's output? "
+                    "Use --restart"
+                )
     started = time.monotonic()
     with (
         HeadwaterClient(settings.serving_url) as client,

@@ -25,8 +25,9 @@ def read_users(path: Path) -> Iterator[str]:
         raise DataFileError(f"{path}: no such file")
     for row, user_id in enumerate(readers.get(path.suffix.lower(), _text)(path), start=1):
         text = str(user_id).strip() if isinstance(user_id, str | int) and not isinstance(user_id, bool) else ""
-        if not text or len(text) > 256:
-            raise DataFileError(f"{path} row {row}: {COLUMN} must be 1 to 256 characters, not {str(user_id)[:50]!r}")
+        if not text or len(text) > 256 or not text.isprintable():
+            problem = f"{COLUMN} must be 1 to 256 printable characters, not {str(user_id)[:50]!r}"
+            raise DataFileError(f"{path} row {row}: {problem}")
         yield text
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import DataFileError
 from headwater.events import Candidate, UserCandidates
-from serving.candidate_files import count_complete, first_topic, forget, open_writer
+from serving.candidate_files import begun, count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
 KINDS = ["csv", "jsonl", "parquet"]
@@ -35,7 +35,7 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
     assert not path.exists()
     done = count_complete(path)
     assert done in (4, 5)
-    assert first_topic(path) == "t"
+    assert list(begun(path)) == [(f"u{number}", "t") for number in range(done)]
     with open_writer(path) as write:
         for number in range(done, 8):
             write(answer(number))

@@ -11,9 +11,9 @@ from serving.notify import notify
 from tests.unit.serving.test_files import KINDS, answer, break_off
 
 
-def asked(tmp_path: Path, topic: str, output: Path) -> BaseException | None:
+def asked(tmp_path: Path, topic: str, output: Path, lines: str = "u0\nu1\nu2\n") -> BaseException | None:
     users = tmp_path / "users.txt"
-    users.write_text("u0\nu1\nu2\n")
+    users.write_text(lines)
     return CliRunner().invoke(notify, ["--topic", topic, "--users", str(users), "--output", str(output)]).exception
 
 
@@ -25,6 +25,15 @@ def test_the_output_of_a_job_with_another_topic_is_refused(kind: str, tmp_path: 
     assert isinstance(refused, UsageError)
     assert "topic 't', not 'sport'" in str(refused)
     assert "--restart" in str(refused)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_output_of_a_job_with_other_users_is_refused(kind: str, tmp_path: Path) -> None:
+    output = tmp_path / f"out.{kind}"
+    break_off(output, 3)
+    refused = asked(tmp_path, "t", output, "u0\nx1\nu2\n")
+    assert isinstance(refused, UsageError)
+    assert "begun with user 'u1' where" in str(refused)
 
 
 @pytest.mark.parametrize("kind", KINDS)
