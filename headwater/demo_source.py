@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
-from headwater.events import Engagement, Item
+from headwater.events import Engagement, Item, now_ms
 from headwater.replay import LEAD_MS, in_event_time, known_by
 from headwater.simulator import HOUR_MS, World
 
@@ -48,7 +48,7 @@ def _most(values: Iterator[str], count: int) -> list[str]:
 
 @dataclass
 class NewsSource:
-    """Some hours of the news clicks, with the articles they can fall on."""
+    """Some hours of the news clicks, moved so that they end now, with the articles they can fall on."""
 
     table: EngagementTable
     items: list[Item]
@@ -56,18 +56,21 @@ class NewsSource:
 
     def __post_init__(self) -> None:
         end = NEWS_BEGIN_MS + NEWS_HISTORY_H * HOUR_MS
-        self._later = end + NEWS_LATER_H * HOUR_MS
-        clicked = {each.item_id for each in self.table.events(NEWS_BEGIN_MS, self._later)}
-        self.items = [
+        later = end + NEWS_LATER_H * HOUR_MS
+        clicked = {each.item_id for each in self.table.events(NEWS_BEGIN_MS, later)}
+        known = [
             item
             for item in self.items
-            if item.published_at < self._later and (item.item_id in clicked or item.published_at > end - DAY_MS)
+            if item.published_at < later and (item.item_id in clicked or item.published_at > end - DAY_MS)
         ]
-        topic_of = {item.item_id: item.topics[0] for item in self.items}
+        topic_of = {item.item_id: item.topics[0] for item in known}
         history = list(self.table.events(NEWS_BEGIN_MS, end))
         self.topics = _most((topic_of[each.item_id] for each in history if each.item_id in topic_of), 5)
         self.users = _most((each.user_id for each in history), SHOWN_USERS)
-        self._end = end
+        moved_ms = now_ms() - later
+        self._begin, self._end, self._later = NEWS_BEGIN_MS + moved_ms, end + moved_ms, later + moved_ms
+        self.table = replace(self.table, occurred_ms=self.table.occurred_ms + moved_ms)
+        self.items = [item.model_copy(update={"published_at": item.published_at + moved_ms}) for item in known]
 
     @property
     def now_ms(self) -> int:
@@ -75,7 +78,7 @@ class NewsSource:
 
     def history(self) -> Iterator[Item | Engagement]:
         known = [item for item in self.items if item.published_at < self._end]
-        return in_event_time(known, self.table.events(NEWS_BEGIN_MS, self._end), LEAD_MS)
+        return in_event_time(known, self.table.events(self._begin, self._end), LEAD_MS)
 
     def later(self) -> Iterator[Item | Engagement]:
         fresh = [item for item in self.items if item.published_at >= self._end]
@@ -83,12 +86,13 @@ class NewsSource:
 
 
 class SimulatedSource:
-    """A simulated world."""
+    """A simulated world, at a time that its events end now."""
 
     name = "a simulated world"
 
     def __init__(self, seed: int = 0) -> None:
-        self._world = World(seed)
+        hours = SIMULATED_HISTORY_H + SIMULATED_LATER_H
+        self._world = World(seed, start_ms=now_ms() - hours * HOUR_MS)
         self._history = list(self._world.step(SIMULATED_HISTORY_H * HOUR_MS))
         engagements = [each for each in self._history if isinstance(each, Engagement)]
         topic_of = {item.item_id: item.topics[0] for item in self._world.items}

@@ -9,10 +9,12 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from redis import Redis, RedisError
 
-from headwater.bundle import bundle_versions, read_manifest
+from headwater.bundle import Bundle, bundle_versions, read_manifest
 from headwater.cli import is_installed
 from headwater.errors import HeadwaterError, ServiceUnavailable
 from headwater.names import TOPICS
+from headwater.reachable import redis_reachable
+from headwater.rotation import Rotation
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
 
@@ -46,11 +48,16 @@ def check_kafka(settings: Settings) -> str:
 
 
 def check_bundles(settings: Settings) -> str:
-    """Return the newest bundle in the model repository, or raise `BundleError`."""
+    """Return how many bundles there are, or raise `BundleError` if the live or the previous one could not be served."""
     versions = list(bundle_versions(settings.model_dir))
+    with redis_reachable(settings):
+        alias = Rotation(settings).generations.alias()
+    check = Bundle.load if is_installed("onnxruntime") else read_manifest
+    for version in filter(None, (alias.version, alias.previous)):
+        check(settings.model_dir / version)
     if not versions:
-        return f"{settings.model_dir} is empty: `headwater train --once` makes the first bundle"
-    return f"{len(versions)} bundles, newest {read_manifest(settings.model_dir / versions[-1]).version}"
+        return f"no bundles in {settings.model_dir} yet: `headwater train --once` makes the first"
+    return f"{len(versions)} bundles, newest {versions[-1]}, live {alias.version or 'none'}"
 
 
 def check_server(settings: Settings) -> str:

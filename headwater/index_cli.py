@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from headwater.errors import UsageError
 from headwater.reachable import redis_reachable
 from headwater.rotation import Rotation
 from headwater.settings import read_settings
@@ -128,15 +127,13 @@ def promote(version: str, dry_run: bool, as_json: bool) -> None:
 def rollback(dry_run: bool, as_json: bool) -> None:
     """Make the previous generation live again; the trainer promotes none until `promote` is used."""
     with _rotation() as rotation:
-        alias = rotation.generations.alias()
-        target = alias.previous if dry_run else rotation.rollback()
-    if target is None:
-        raise UsageError("there is no previous generation to roll back to")
+        was = rotation.live()
+        target = rotation.rollback(dry_run)
     verb = "would become" if dry_run else "is"
     _say(
         as_json,
-        {"live": target, "was": alias.version, "dry_run": dry_run},
-        f"{target} {verb} live (was {alias.version})",
+        {"version": target, "live": was if dry_run else target, "was": was, "dry_run": dry_run},
+        f"{target} {verb} live (was {was})",
     )
 
 

@@ -36,8 +36,12 @@ def read_delivery(key: bytes | None, value: bytes | None, headers: Headers) -> D
     return delivery
 
 
-def read_item(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[str, Item | None]:
+def read_item(key: bytes | None, value: bytes | None, headers: Headers, latest_ms: int) -> tuple[str, Item | None]:
     """Return an item's id and the item in a record, None for a tombstone.
+
+    Args:
+        key, value, headers: The record's.
+        latest_ms: An item published after this epoch ms is refused: it would be the newest of its topics until then.
 
     Raises:
         InvalidEvent: with the reason.
@@ -47,6 +51,8 @@ def read_item(key: bytes | None, value: bytes | None, headers: Headers) -> tuple
     item = decode(Item, value, headers)
     if key is not None and key != item.item_id.encode():
         raise InvalidEvent("wrong-key", "the key must be the item_id, or the log cannot be compacted")
+    if item.published_at > latest_ms:
+        raise InvalidEvent("from-the-future", f"published_at {item.published_at} is ahead of the clock")
     return item.item_id, item
 
 

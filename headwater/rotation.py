@@ -123,17 +123,25 @@ class Rotation:
         self.verify(version).require()
         self.generations.move_alias(expected, version)
 
-    def rollback(self) -> str:
+    def rollback(self, dry_run: bool = False) -> str:
         """Make the previous generation live again and return its version; the trainer promotes none until an operator does.
+
+        It passed verification once, and must do without a server's help now: only its files are checked.
+
+        Args:
+            dry_run: Check, and move nothing.
 
         Raises:
             RotationError: there is no previous generation, or it was pruned.
+            BundleError: its bundle is missing or refused: servers could not hold it after a restart.
         """
         alias = self.generations.alias()
         if alias.previous is None:
             raise RotationError("there is no previous generation to roll back to")
         self.generations.get(alias.previous)
-        self.generations.move_alias(alias, alias.previous, held=True)
+        Bundle.load(self._settings.model_dir / alias.previous)
+        if not dry_run:
+            self.generations.move_alias(alias, alias.previous, held=True)
         return alias.previous
 
     def prunable(self, keep: int = 2) -> list[str]:

@@ -27,11 +27,12 @@ class Settings(BaseSettings):
         namespace: Prefix of every Kafka topic and Redis key, so that installations can share services.
         model_dir: The model repository.
         state_dir: Snapshots, checkpoints, logs.
-        clock: `wall`, or `watermark` to take the newest event time as now (replayed history).
+        clock: `wall`, or `watermark` to take the newest event time as now: for a replay of history alone, since one event of
+            today among it makes all of it old.
         user_ttl_s: A user's record is forgotten after this long without an engagement.
         item_ttl_s: An item leaves the catalogue after this long without an update, its activity after this long without an
             engagement.
-        max_future_s: Engagements further ahead of the wall clock become dead letters.
+        max_future_s: Engagements, and items published, further ahead of the wall clock become dead letters.
         max_item_age_s: Items older than this are not candidates; 0 keeps every item.
         serving_host, serving_port: Where `headwater serve` listens.
         serving_url: Where clients, the trainer and `headwater index` find it.

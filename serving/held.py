@@ -12,7 +12,7 @@ from redis import RedisError
 from headwater.activity import ItemActivity
 from headwater.bundle import Bundle
 from headwater.errors import BundleError, BundleRefused, NoLiveGeneration, UnknownGeneration
-from headwater.generations import Generation, Generations
+from headwater.generations import Alias, Generation, Generations
 from headwater.index import ItemIndex
 from headwater.index.snapshot import read_newest_snapshot, remove_leavings, remove_snapshots, write_snapshot
 from streams.follower import Start
@@ -59,7 +59,7 @@ class HeldGenerations:
     wanted: str | None = None
     _polling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _live: Pair | None = None
-    _refused_s: dict[str, float] = field(default_factory=dict)
+    _refused: dict[str, tuple[float, str]] = field(default_factory=dict)
     _trouble: str | None = None
 
     @property
@@ -71,11 +71,22 @@ class HeldGenerations:
         """
         if self._live is None:
             raise NoLiveGeneration(
-                f"generation {self.wanted} is being loaded"
+                f"generation {self.wanted} {self._why_not_held(self.wanted)}"
                 if self.wanted
                 else "no index generation is live yet: `headwater train --once` makes the first"
             )
         return self._live
+
+    @property
+    def astray(self) -> str | None:
+        """Return why another generation answers than the one that is promoted, None where it is that one."""
+        if self._live is None or self.wanted in (None, self._live.version):
+            return None
+        why = self._why_not_held(self.wanted)
+        return f"generation {self.wanted} {why}; this server answers with {self._live.version}"
+
+    def _why_not_held(self, version: str) -> str:
+        return f"cannot be held here: {self._refused[version][1]}" if version in self._refused else "is being loaded"
 
     def pair(self, version: str) -> Pair:
         """Return a held pair.
@@ -138,7 +149,7 @@ class HeldGenerations:
             for generation in registered:
                 if generation.version not in self.pairs and _has_embeddings(generation):
                     await self._hold(generation, None)
-            self._swap(alias.version)
+            self._swap(alias)
             kept = {generation.version for generation in registered if generation.state != "pruned"}
             for version in set(self.pairs) - kept:
                 if self.pairs[version] is not self._live:
@@ -157,27 +168,31 @@ class HeldGenerations:
             log.info("the register of generations is there again")
         self._trouble = trouble
 
-    def _swap(self, version: str | None) -> None:
-        if version != self.wanted and version not in self.pairs and version is not None:
-            log.error("%s is promoted but not held here; answering with the previous one", version)
-        self.wanted = version
-        pair = self.pairs.get(version or "")
+    def _swap(self, alias: Alias) -> None:
+        changed, self.wanted = alias.version != self.wanted, alias.version
+        pair = self.pairs.get(alias.version or "")
+        if pair is None and self._live is None:  # after a restart: what answered before is better than nothing
+            pair = self.pairs.get(alias.previous or "")
         if pair is not None and pair is not self._live:
             self._live = pair
-            log.info("%s is live with %d items", pair.version, len(pair.index))
+            log.info("%s answers with %d items", pair.version, len(pair.index))
+        if changed and self.astray:
+            log.error(self.astray)
 
     async def _hold(self, generation: Generation, index: ItemIndex | None) -> bool:
         version, now_s = generation.version, time.monotonic()
-        if now_s - self._refused_s.get(version, -RETRY_S) < RETRY_S:
+        if version in self._refused and now_s - self._refused[version][0] < RETRY_S:
             return False
         try:
             bundle = await asyncio.to_thread(Bundle.load, self.model_dir / version)
             if index is None and self.passed_over.get(version, -1) >= generation.requested_ms:
                 raise BundleRefused(f"{version}: embeddings came before it could be held; restart this server")
         except BundleError as error:
-            log.error("bundle refused: %s", error)
-            self._refused_s[version] = now_s
+            if self._refused.get(version, (0.0, ""))[1] != str(error):
+                log.error("bundle refused: %s", error)
+            self._refused[version] = now_s, str(error)
             return False
+        self._refused.pop(version, None)
         like = self._live.index if self._live else None
         index = ItemIndex(bundle.manifest.dimension, like) if index is None else index
         if like is None:

@@ -60,12 +60,9 @@ class State:
         if self.followed.to_go:
             return f"following: {self.followed.to_go} records to go"
         try:
-            live = self.held.live
+            return self.held.astray if self.held.live else None
         except HeadwaterError as error:
             return str(error)
-        if live.version != self.held.wanted:
-            return f"{self.held.wanted} is live, this server answers with {live.version}"
-        return None
 
 
 def instance_name(settings: Settings) -> str:

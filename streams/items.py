@@ -1,6 +1,6 @@
 """Items into the catalogue and, through the item tower, into `item-embeddings`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headwater.dead_letter import DeadLetter
@@ -17,12 +17,19 @@ from streams.report import Report
 
 @dataclass(frozen=True, slots=True)
 class ItemIntake:
-    """Applies batches of `items` records; a null value is a tombstone."""
+    """Applies batches of `items` records; a null value is a tombstone.
+
+    Attributes:
+        now_ms: The wall clock.
+        max_future_ms: Items published further ahead of it are refused.
+    """
 
     store: FeatureStore
     publisher: Publisher
     report: Report
     embedder: Embedder
+    now_ms: Callable[[], int]
+    max_future_ms: int
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Validate, store, embed, publish; the caller commits offsets after this returns.
@@ -33,7 +40,7 @@ class ItemIntake:
         if not self.embedder.known:
             await self.embedder.refresh()
         # 1. Decode. Within a batch the last record of an item counts.
-        changes, letters = _decode(records)
+        changes, letters = _decode(records, self.now_ms() + self.max_future_ms)
         # 2. Leave out what is older than the catalogue's entry.
         writes = await self._fenced(changes)
         # 3. Store, so that engagements with these items are known from here on.
@@ -69,12 +76,14 @@ class ItemIntake:
         return writes
 
 
-def _decode(records: Sequence[Record]) -> tuple[dict[str, tuple[Record, Item | None]], list[DeadLetter]]:
+def _decode(
+    records: Sequence[Record], latest_ms: int
+) -> tuple[dict[str, tuple[Record, Item | None]], list[DeadLetter]]:
     changes: dict[str, tuple[Record, Item | None]] = {}
     letters = []
     for record in records:
         try:
-            item_id, item = read_item(record.key, record.value, record.headers)
+            item_id, item = read_item(record.key, record.value, record.headers, latest_ms)
             changes[item_id] = (record, item)
         except InvalidEvent as error:
             letters.append(record.rejected(error))

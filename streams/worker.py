@@ -45,8 +45,9 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     publisher = FaustPublisher(app, settings.names)
     generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
     embedder = Embedder(generations, settings.model_dir)
-    engagements = EngagementFold(store, publisher, report, now_ms, settings.max_future_s * 1000)
-    items = ItemIntake(store, publisher, report, embedder)
+    max_future_ms = settings.max_future_s * 1000
+    engagements = EngagementFold(store, publisher, report, now_ms, max_future_ms)
+    items = ItemIntake(store, publisher, report, embedder, now_ms, max_future_ms)
     deliveries = DeliveryFold(store, publisher, report)
     rebuild = Rebuild(f"{socket.gethostname()}-{os.getpid()}", store, publisher, embedder)
 

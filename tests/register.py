@@ -18,6 +18,7 @@ class Register:
 
     versions: list[str] = field(default_factory=list)
     live: str | None = None
+    previous: str | None = None
     away: bool = False
     pruned: list[str] = field(default_factory=list)
     requested_ms: int = 0
@@ -30,5 +31,8 @@ class Register:
         ]
         return built + [Generation(version=version, state="pruned") for version in self.pruned]
 
+    def get(self, version: str) -> Generation:
+        return next(each for each in self.all() if each.version == version)
+
     def alias(self) -> Alias:
-        return Alias(version=self.live)
+        return Alias(version=self.live, previous=self.previous)

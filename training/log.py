@@ -41,11 +41,11 @@ class LogReader:
 
     def read_items(self, corpus: Corpus) -> int:
         """Take new and changed items into the corpus, tombstones too; return how many records."""
-        count, read_ms = 0, now_ms()
+        count, read_ms, latest_ms = 0, now_ms(), self._latest_ms()
         for record in self._records(ITEMS):
             count += 1
             try:
-                item_id, item = read_item(record.key, record.value, record.headers)
+                item_id, item = read_item(record.key, record.value, record.headers, latest_ms)
             except InvalidEvent as error:
                 self.skipped[error.reason] += 1
                 continue
@@ -57,7 +57,7 @@ class LogReader:
 
     def read_engagements(self) -> Iterator[Logged]:
         """Yield new engagements in the order of each partition."""
-        latest_ms = now_ms() + self.settings.max_future_s * 1000
+        latest_ms = self._latest_ms()
         for record in self._records(ENGAGEMENTS):
             for place, (key, value, headers) in enumerate(events_in(record.key, record.value, record.headers)):
                 try:
@@ -76,6 +76,9 @@ class LogReader:
         partitions = self._partitions(consumer, name)
         ends = {each.partition: end for each, end in consumer.end_offsets(partitions).items()}
         return not ends or all(offset <= ends.get(number, 0) for number, offset in self.offsets[name].items())
+
+    def _latest_ms(self) -> int:
+        return now_ms() + self.settings.max_future_s * 1000
 
     def _records(self, name: str) -> Iterator[Any]:
         with self._consumer() as consumer:

@@ -58,6 +58,7 @@ BAD_ITEMS: dict[str, tuple[bytes | None, bytes | None, str]] = {
     ),
     "attribute a list": (b"i", changed(ITEM, attributes={"a": [1]}), "invalid"),
     "another item's key": (b"j", changed(ITEM), "wrong-key"),
+    "published in the future": (b"i", changed(ITEM, published_at=NOW_MS + 1), "from-the-future"),
 }
 
 
@@ -74,7 +75,7 @@ def test_bad_engagement_has_a_reason(name: str) -> None:
 def test_bad_item_has_a_reason(name: str) -> None:
     key, value, reason = BAD_ITEMS[name]
     with pytest.raises(InvalidEvent) as caught:
-        read_item(key, value, ())
+        read_item(key, value, (), NOW_MS)
     assert caught.value.reason == reason
 
 
@@ -107,7 +108,7 @@ def test_cloudevents_headers_that_are_not_text() -> None:
 
 
 def test_tombstone() -> None:
-    assert read_item(b"i", None, ()) == ("i", None)
+    assert read_item(b"i", None, (), NOW_MS) == ("i", None)
 
 
 def test_headers_without_a_value_say_nothing() -> None:

@@ -115,6 +115,27 @@ async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world:
     await promoted(world, "missing")
     assert (await world.ask("news")).version == "v1"
     assert world.held.wanted == "missing"
+    assert "no bundle here" in (world.held.astray or "")
+    assert "this server answers with v1" in (world.held.astray or "")
+
+
+async def test_the_previous_one_answers_after_a_restart_too(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await promoted(world, "v1")
+    world.register.previous = "v1"
+    await promoted(world, "v2")
+    (world.held.model_dir / "v2" / "manifest.json").write_text("{")
+    held = HeldGenerations(world.held.generations, world.held.model_dir, world.held.snapshot_dir)
+    await held.restore()
+    await held.poll()
+    assert (held.live.version, held.wanted) == ("v1", "v2")
+    assert "generation v2 cannot be held here: v2: manifest.json is broken" in (held.astray or "")
+    assert held.astray in caplog.messages
+    (world.held.model_dir / "v1" / "manifest.json").unlink()
+    held = HeldGenerations(world.held.generations, world.held.model_dir, world.held.snapshot_dir)
+    await held.restore()
+    await held.poll()
+    with pytest.raises(NoLiveGeneration, match=r"v2 cannot be held here: v2: manifest\.json is broken"):
+        held.live  # noqa: B018
 
 
 async def test_a_bundle_that_was_away_at_the_start_is_not_held_without_its_items(

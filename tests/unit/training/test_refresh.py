@@ -20,6 +20,7 @@ from headwater.names import ENGAGEMENTS, MANIFEST_FILE
 from headwater.settings import DAY_S, Settings
 from headwater.simulator import HOUR_MS, World
 from headwater.verification import VerificationReport
+from tests.bundles import make_bundle
 from tests.unit.training.fake_log import FakeLog
 from training.batches import LearningSettings
 from training.export import new_version
@@ -197,6 +198,7 @@ def test_after_a_rollback_only_an_operator_promotes(
     monkeypatch.setattr(trainer, "_rotate", lambda version, alias: rotated.append(version))
     monkeypatch.setattr("training.refresh.decide", lambda ranking: Decision(promote=True, reasons=[]))
     for version in ("v1", "v2"):
+        make_bundle(settings.model_dir, version, ["news"])
         generations.request(version)
         generations.move_alias(generations.alias(), version)
     assert trainer.rotation.rollback() == "v1"
