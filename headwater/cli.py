@@ -1,6 +1,8 @@
 """The `headwater` command, assembled from the entry points of what is installed."""
 
+import ctypes
 import os
+import signal
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 
@@ -10,6 +12,9 @@ from headwater import __version__
 from headwater.errors import HeadwaterError, UsageError
 
 GROUP = "headwater.commands"
+SUPERVISOR = "HEADWATER_SUPERVISOR"
+"""Names the process id of the supervisor that started this process."""
+PR_SET_PDEATHSIG = 1
 REQUIRED = {"streams": "faust-streaming", "serving": "fastapi", "training": "torch"}
 
 
@@ -60,6 +65,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 the system could not do it, 2 the caller's mistake, 130 interrupted.
     """
+    _end_with_supervisor()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a query's matrices are small: threads would only spin
     try:
         code = cli.main(standalone_mode=False)
@@ -86,3 +92,12 @@ def _told(error: HeadwaterError, code: int) -> int:
 
 if __name__ == "__main__":
     main()
+
+
+def _end_with_supervisor() -> None:
+    """Have Linux end this process when the supervisor ends, which tells nobody when it is killed."""
+    if sys.platform != "linux" or os.environ.get(SUPERVISOR) != str(os.getppid()):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.environ[SUPERVISOR] != str(os.getppid()):  # it ended meanwhile
+        sys.exit(1)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from headwater.durable import digest
 from headwater.errors import DataFileError
 from headwater.events import MAX_EPOCH_MS, MIN_EPOCH_MS, Action, Engagement, Item
 
@@ -31,7 +32,7 @@ class EngagementTable:
     Attributes:
         user_ids, item_ids: (N,) object arrays of str.
         occurred_ms: (N,) int64.
-        event_ids: Given in the file, else derived from the row.
+        event_ids: Given in the file, else derived from its contents and the row.
         actions: As in the file, else `click`.
     """
 
@@ -82,12 +83,13 @@ def read_engagements(path: Path) -> EngagementTable:
         order = order[ratings[order] >= MIN_POSITIVE_RATING]
     users, items = _ids(path, table, "user_id"), _ids(path, table, "item_id")
     events = _ids(path, table, "event_id") if "event_id" in table else None
+    prefix = "" if events is not None else digest(path)[:12]  # other files have other events, whatever they are called
     actions = _actions(path, table["action"]) if "action" in table else None
     return EngagementTable(
         users[order],
         items[order],
         occurred[order],
-        [str(events[row]) if events is not None else f"{path.stem}-{row}" for row in order.tolist()],
+        [str(events[row]) if events is not None else f"{prefix}-{row}" for row in order.tolist()],
         [actions[row] if actions is not None else "click" for row in order.tolist()],
     )
 

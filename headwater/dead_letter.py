@@ -31,6 +31,7 @@ class DeadLetter:
         reason: Short stable code, as in `InvalidEvent.reason`.
         error: What was wrong, in words.
         original: The record's own headers, without those that had a null value.
+        at_ms: When Kafka took the dead letter, epoch ms; 0 where it did not yet.
     """
 
     topic: str
@@ -42,6 +43,7 @@ class DeadLetter:
     error: str
     place: int = 0
     original: tuple[tuple[str, bytes], ...] = ()
+    at_ms: int = 0
 
     @classmethod
     def of(
@@ -89,7 +91,7 @@ class DeadLetter:
         return [*(each for each in self.original if each[0] != HEADER_REPLAYED), (HEADER_REPLAYED, self.origin)]
 
     @classmethod
-    def from_record(cls, key: bytes | None, value: bytes | None, headers: Headers) -> "DeadLetter":
+    def from_record(cls, key: bytes | None, value: bytes | None, headers: Headers, at_ms: int = 0) -> "DeadLetter":
         """Return the dead letter a record of `dead-letters` carries; missing headers read as unknown."""
         given = [(name, raw) for name, raw in headers or () if raw is not None]
         text = {name: raw.decode(errors="replace") for name, raw in given if name in OURS}
@@ -103,4 +105,5 @@ class DeadLetter:
             error=text.get(HEADER_ERROR, ""),
             place=int(text.get(HEADER_PLACE, 0)),
             original=tuple((name, raw) for name, raw in given if name not in OURS),
+            at_ms=at_ms,
         )

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 
 from headwater.dead_letter import DeadLetter
 from headwater.errors import DeliveryFailed
+from headwater.events import iso
 from headwater.names import DEAD_LETTERS, TOPICS
 from headwater.settings import Settings, read_settings
 from headwater.topics import unreachable
@@ -34,8 +35,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest ones to show.")
 @json_option
 def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
-    """Count dead letters by reason and show the newest."""
-    letters = list(read_dead_letters(read_settings(), reason))
+    """Count unusable records by reason, each once however often it was replayed in vain, and show the newest."""
+    letters = unique(read_dead_letters(read_settings(), reason))
     counts = Counter(letter.reason for letter in letters)
     if as_json:
         click.echo(json.dumps({"counts": counts, "newest": [_document(letter) for letter in letters[-limit:]]}))
@@ -43,7 +44,8 @@ def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
     for name, count in counts.most_common():
         click.echo(f"{count:>8}  {name}")
     for letter in letters[-limit:]:
-        click.echo(f"{letter.topic}/{letter.partition}@{letter.offset}  {letter.reason}: {letter.error}")
+        where = f"{letter.topic}/{letter.partition}@{letter.offset}"
+        click.echo(f"{iso(letter.at_ms)}  {where}  {letter.reason}: {letter.error}")
         click.echo(f"          {(letter.value or b'')[:SHOWN_BYTES]!r}")
     if not letters:
         click.echo("no dead letters")
@@ -60,8 +62,7 @@ def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
     """
     settings = read_settings()
     known = {settings.names.topic(name) for name in TOPICS} - {settings.names.topic(DEAD_LETTERS)}
-    unique = {letter.origin: letter for letter in read_dead_letters(settings, reason)}
-    letters = [letter for letter in unique.values() if letter.topic in known]
+    letters = [letter for letter in unique(read_dead_letters(settings, reason)) if letter.topic in known]
     if not dry_run:
         _append(settings, letters)
     counts = Counter(letter.topic for letter in letters)
@@ -70,6 +71,15 @@ def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
     else:
         verb = "would replay" if dry_run else "replayed"
         click.echo(f"{verb} {len(letters)}: " + ", ".join(f"{count} into {topic}" for topic, count in counts.items()))
+
+
+def unique(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+    """Return the newest dead letter of each record, oldest first."""
+    newest: dict[bytes, DeadLetter] = {}
+    for letter in sorted(letters, key=lambda letter: letter.at_ms):
+        newest.pop(letter.origin, None)
+        newest[letter.origin] = letter
+    return list(newest.values())
 
 
 def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator[DeadLetter]:
@@ -95,7 +105,7 @@ def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator
             for records in consumer.poll(POLL_MS).values():
                 deadline_s = time.monotonic() + SILENCE_S
                 for record in records:
-                    letter = DeadLetter.from_record(record.key, record.value, record.headers)
+                    letter = DeadLetter.from_record(record.key, record.value, record.headers, record.timestamp)
                     if reason is None or letter.reason == reason:
                         yield letter
             if time.monotonic() > deadline_s:
@@ -124,6 +134,7 @@ def _append(settings: Settings, letters: list[DeadLetter]) -> None:
 
 def _document(letter: DeadLetter) -> dict[str, object]:
     return {
+        "at": iso(letter.at_ms),
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,

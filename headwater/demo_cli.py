@@ -11,7 +11,7 @@ from headwater.client import HeadwaterClient
 from headwater.demo import Demo, headline, tell, wait_until_up
 from headwater.demo_source import SimulatedSource, choose_source
 from headwater.errors import HeadwaterError
-from headwater.supervisor import Supervisor, run_until_signal, start_parts, start_services
+from headwater.supervisor import Supervisor, exports, run_until_signal, start_parts, start_services
 
 
 @click.command()
@@ -45,6 +45,7 @@ def demo(once: bool, simulated: bool) -> None:
                 run.run()
                 run.summarise(time.monotonic() - started, Path("var/demo.json"))
             if not once:
+                tell(f"in another shell, for other commands: {exports(supervisor.environment)}")
                 tell(f"staying up at {settings.serving_url}, Ctrl-C ends")
                 run_until_signal(supervisor)
     except HeadwaterError:

@@ -18,7 +18,7 @@ from headwater.frames import FRAME_HEADERS, Event, encode_frame
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import EMBEDDED_API_VERSION, Settings
 from headwater.topics import unreachable
-from headwater.wire import encoded, validated
+from headwater.wire import encoded, identifier, validated
 
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
@@ -77,10 +77,11 @@ class EngagementProducer:
 
         Raises:
             InvalidEvent: it does not validate, or is too large; nothing was sent.
-            DeliveryFailed: Kafka does not tell the topic's partitions; nothing was sent.
+            DeliveryFailed: Kafka does not tell the topic's partitions, or the producer is closed; nothing was sent.
         """
         event = validated(Engagement, engagement)
         key, value = event.user_id.encode(), encoded(event)
+        self._require_open()
         with self._framing:
             partition = self._partition(key)
             frame = self._frames.get(partition)
@@ -91,6 +92,10 @@ class EngagementProducer:
             frame.size += len(value)
             if len(frame.events) == FRAME_EVENTS or frame.size > FRAME_BYTES:
                 self._send_frame(partition, self._frames.pop(partition))
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise DeliveryFailed("this producer is closed; nothing was sent")
 
     def _partition(self, key: bytes) -> int:
         """Return the partition Kafka's own clients choose for a key."""
@@ -130,20 +135,30 @@ class EngagementProducer:
 
         Raises:
             InvalidEvent: it does not validate, or is too large; nothing was sent.
+            DeliveryFailed: the producer is closed.
         """
+        self._require_open()
         event = validated(Item, item)
         self._append(ITEMS, event.item_id.encode(), encoded(event))
 
     def delete_item(self, item_id: str) -> None:
-        """Append an item's tombstone."""
-        self._append(ITEMS, item_id.encode(), None)
+        """Append an item's tombstone.
+
+        Raises:
+            InvalidEvent: it is no item id; nothing was sent.
+            DeliveryFailed: the producer is closed.
+        """
+        self._require_open()
+        self._append(ITEMS, identifier("item_id", item_id).encode(), None)
 
     def send_delivery(self, delivery: Delivery | Mapping[str, Any]) -> None:
         """Append what was delivered to a user.
 
         Raises:
             InvalidEvent: it does not validate, or is too large; nothing was sent.
+            DeliveryFailed: the producer is closed.
         """
+        self._require_open()
         event = validated(Delivery, delivery)
         self._append(DELIVERIES, event.user_id.encode(), encoded(event))
 

@@ -11,9 +11,9 @@ import click
 from kafka import KafkaConsumer, TopicPartition
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
-from headwater.errors import UsageError
-from headwater.events import Engagement, Item, epoch_ms
+from headwater.events import Engagement, Item
 from headwater.names import ITEMS
+from headwater.options import parse_instant, parse_speed
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings, read_settings
 
@@ -133,39 +133,6 @@ def _sleep_until(moment: float) -> None:
     ahead = moment - time.monotonic()
     if ahead > SLEEP_AHEAD_S:
         time.sleep(ahead)
-
-
-def parse_speed(text: str) -> float | None:
-    """Return seconds of event time a second from `60x`, `1` or `max` (None).
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    if text == "max":
-        return None
-    try:
-        speed = float(text.removesuffix("x"))
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise UsageError(f"--speed {text!r}: give a positive factor such as 1x or 600x, or max")
-    return speed
-
-
-def parse_instant(option: str, text: str | None) -> int | None:
-    """Return epoch ms of an ISO 8601 time, read as UTC where it names no offset.
-
-    Raises:
-        UsageError: it is not a time.
-    """
-    if text is None:
-        return None
-    for candidate in (text, f"{text}+00:00", f"{text}T00:00:00+00:00"):
-        try:
-            return epoch_ms(candidate)
-        except ValueError:
-            continue
-    raise UsageError(f"{option} {text!r}: give an ISO 8601 time such as 2017-10-09T12:00:00Z")
 
 
 @click.command()

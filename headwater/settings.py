@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from headwater.errors import UsageError
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         max_future_s: Engagements, and items published, further ahead of the wall clock become dead letters.
         max_item_age_s: Items older than this are not candidates; 0 keeps every item.
         serving_host, serving_port: Where `headwater serve` listens.
-        serving_url: Where clients, the trainer and `headwater index` find it.
+        serving_url: Where clients, the trainer and `headwater index` find it; unless told, where it listens on this machine.
         serving_max_concurrency: Queries beyond this many at once are refused with 503.
         snapshot_every_s: Time between snapshots of the index.
         log_level: crit, error, warn, info or debug.
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
+    kafka_sasl_password: Annotated[SecretStr | None, Field(validate_default=True)] = None
     redis_url: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("redis://localhost:6379/0")
     namespace: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{0,64}$")] = ""
     model_dir: Path = Path("onnx")
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     max_item_age_s: Annotated[int, Field(ge=0)] = 0
     serving_host: str = "127.0.0.1"
     serving_port: Annotated[int, Field(ge=0, le=MAX_PORT)] = 8080
-    serving_url: Annotated[str, Field(validate_default=False)] = "http://127.0.0.1:8080"
+    serving_url: Annotated[str, Field(validate_default=True)] = ""
     serving_max_concurrency: Annotated[int, Field(gt=0)] = 256
     snapshot_every_s: Annotated[float, Field(gt=0)] = 300.0
     log_level: Literal["crit", "error", "warn", "info", "debug"] = "info"
@@ -70,6 +70,15 @@ class Settings(BaseSettings):
     def _api_version(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(int(part) for part in value.split(".")) if value else None
+        return value
+
+    @field_validator("kafka_sasl_password")
+    @classmethod
+    def _sasl(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        wanted = str(info.data.get("kafka_security_protocol")).startswith("SASL")
+        given = [info.data.get("kafka_sasl_mechanism"), info.data.get("kafka_sasl_username"), value]
+        if wanted != all(given) or wanted != any(given):
+            raise ValueError("a SASL_… protocol needs mechanism, username and password, and no other takes them")
         return value
 
     @field_validator("redis_url")
@@ -85,7 +94,9 @@ class Settings(BaseSettings):
 
     @field_validator("serving_url")
     @classmethod
-    def _serving_url(cls, value: str) -> str:
+    def _serving_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            return f"http://{_reachable(info.data.get('serving_host', ''))}:{info.data.get('serving_port')}"
         try:
             AnyHttpUrl(value)
         except ValidationError:
@@ -105,11 +116,18 @@ class Settings(BaseSettings):
         }
         if self.kafka_api_version:
             options["api_version"] = self.kafka_api_version
-        if self.kafka_sasl_mechanism and self.kafka_sasl_password:
+        if self.kafka_sasl_password:
             options["sasl_mechanism"] = self.kafka_sasl_mechanism
             options["sasl_plain_username"] = self.kafka_sasl_username
             options["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return options
+
+
+def _reachable(host: str) -> str:
+    """Return the host by which a server that listens there is reached from this machine."""
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def read_settings() -> Settings:
@@ -124,5 +142,7 @@ def read_settings() -> Settings:
         first = error.errors(include_url=False)[0]
         variable = "HEADWATER_" + "_".join(str(part) for part in first["loc"][:1]).upper()
         given, message = first["input"], first["msg"].removeprefix("Value error, ")
+        if variable.endswith("_PASSWORD"):
+            raise UsageError(f"{variable}: {message}") from None
         shown = given.rsplit("@", 1)[-1] if variable.endswith("_URL") else given  # no password
         raise UsageError(f"{variable}={shown!r}: {message}") from None

@@ -1,6 +1,7 @@
 """`headwater up`: every part of Headwater on one machine, under one roof."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from typing import IO, Any, Self
 
 import click
 
+from headwater.cli import SUPERVISOR
 from headwater.errors import ServiceUnavailable, UsageError
+from headwater.options import parse_duration
 from headwater.settings import EMBEDDED_API_VERSION, Settings, read_settings
 from headwater.topics import ensure_topics
 
@@ -125,7 +128,7 @@ class Supervisor:
         self._starting = True
         part.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "headwater", *part.command],
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, SUPERVISOR: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=None if part.command[0] == "embedded" else subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -247,6 +250,11 @@ def fresh_files() -> Iterator[dict[str, str]]:
         yield {"HEADWATER_STATE_DIR": str(path), "HEADWATER_MODEL_DIR": str(path / "onnx")}
 
 
+def exports(environment: Mapping[str, str]) -> str:
+    """Return the shell command that sets these variables."""
+    return shlex.join(["export", *(f"{name}={value}" for name, value in environment.items())])
+
+
 @click.command()
 @click.option("--kafka", metavar="HOST:PORT", help="A real Kafka, together with --redis; embedded when left out.")
 @click.option("--redis", metavar="URL", help="A real Redis, together with --kafka; embedded when left out.")
@@ -262,10 +270,14 @@ def up(kafka: str | None, redis: str | None, train_every: str, no_train: bool) -
             "give both --kafka and --redis, or neither: records in Redis say what of the log is applied, so beside another "
             "log new engagements would be passed over"
         )
+    if not no_train:
+        parse_duration("--train-every", train_every)  # before anything starts
     with ExitStack() as running:
         environment = {} if kafka else running.enter_context(fresh_files())
         supervisor = running.enter_context(Supervisor(environment))
         settings = start_services(supervisor, kafka, redis)
         supervisor.say("up", f"Kafka {settings.kafka_bootstrap_servers}, server {settings.serving_url}; Ctrl-C ends")
+        if supervisor.environment:
+            supervisor.say("up", f"in another shell, for other commands: {exports(supervisor.environment)}")
         start_parts(supervisor, None if no_train else train_every)
         run_until_signal(supervisor)

@@ -1,17 +1,26 @@
 """From the bytes of a Kafka record to an event, or to a reason why not."""
 
 import json
+import re
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from headwater.errors import InvalidEvent
-from headwater.events import Delivery, Engagement, Item
+from headwater.events import Delivery, Engagement, Identifier, Item
 from headwater.frames import Headers
 from headwater.names import HEADER_CE_PREFIX
 
 MAX_RECORD_BYTES = 65_536
+PLAIN = (
+    (r"^Value error, | after validation| or instance of \w+", ""),
+    (r"\ba valid dictionary\b", "an object"),
+    (r"\ba valid (?:tuple|list)\b", "a list"),
+    (r"^Dictionary\b", "Object"),
+    (r"^Tuple\b", "List"),
+)
 Model = TypeVar("Model", bound=BaseModel)
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 def decode(model: type[Model], value: bytes | None, headers: Headers = (), max_bytes: int = MAX_RECORD_BYTES) -> Model:
@@ -51,6 +60,18 @@ def validated(model: type[Model], event: Any) -> Model:
         raise _invalid(error) from None
 
 
+def identifier(name: str, value: Any) -> str:
+    """Return an id given as a string or an integer.
+
+    Raises:
+        InvalidEvent: it is none.
+    """
+    try:
+        return _IDENTIFIER.validate_python(value)
+    except ValidationError as error:
+        raise _invalid(error, name) from None
+
+
 def encoded(event: Engagement | Item | Delivery) -> bytes:
     """Return an event as it goes into Kafka.
 
@@ -78,9 +99,16 @@ def _merged(body: Any, attributes: dict[str, bytes]) -> Any:
     return body
 
 
-def _invalid(error: ValidationError) -> InvalidEvent:
+def _invalid(error: ValidationError, whole: str = "record") -> InvalidEvent:
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidEvent("malformed-json", first["msg"])
-    where = ".".join(str(part) for part in first["loc"]) or "record"
-    return InvalidEvent("invalid", f"{where}: {first['msg']}")
+    where = ".".join(str(part) for part in first["loc"]) or whole
+    return InvalidEvent("invalid", f"{where}: {plain(first['msg'])}")
+
+
+def plain(message: str) -> str:
+    """Return what pydantic says in the words of JSON."""
+    for python, words in PLAIN:
+        message = re.sub(python, words, message)
+    return message

@@ -20,6 +20,7 @@ from headwater.errors import (
     UnknownItem,
     UnknownTopic,
 )
+from headwater.wire import plain
 
 STATUS: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (UnknownTopic, 404, "unknown-topic"),
@@ -85,11 +86,15 @@ def fault_of(error: Exception, path: str) -> Response:
             more = {"near": error.near} if isinstance(error, UnknownTopic) else {}
             return fault(status, code, str(error), **more)
         case RequestValidationError():
-            problems = [{"at": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
+            problems = [
+                {"at": ".".join(map(str, each["loc"])), "problem": plain(each["msg"])} for each in error.errors()
+            ]
             first = problems[0]
             return fault(422, "invalid", f"{first['at']}: {first['problem']}", problems=problems[:20])
         case HTTPException():
-            return fault(error.status_code, HTTP_CODES.get(error.status_code, "http"), str(error.detail))
+            response = fault(error.status_code, HTTP_CODES.get(error.status_code, "http"), str(error.detail))
+            response.headers.update(error.headers or {})  # a 405's Allow
+            return response
         case RedisError():
             log.warning("Redis: %s", error)
             return fault(503, "unavailable", "the feature store is away; try again")

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterable
@@ -17,8 +16,9 @@ from tqdm import tqdm
 from headwater.datafiles import read_engagements, read_items
 from headwater.errors import HeadwaterError, UsageError
 from headwater.logs import set_up_logging
+from headwater.options import parse_duration, parse_instant
 from headwater.reachable import redis_reachable
-from headwater.replay import known_by, parse_instant
+from headwater.replay import known_by
 from headwater.settings import Settings, read_settings
 from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
@@ -30,20 +30,7 @@ from training.staging import alone
 
 PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
 """Options of `evaluate` that leave-last-out has no use for."""
-UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 log = logging.getLogger(__name__)
-
-
-def parse_duration(option: str, text: str) -> int:
-    """Return milliseconds of `90s`, `10m`, `1h`, `1d`.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None or int(match[1]) == 0:
-        raise UsageError(f"{option} {text!r}: give a number and a unit, e.g. 90s, 10m, 1h or 1d")
-    return int(match[1]) * UNITS_MS[match[2]]
 
 
 class Bars:

@@ -44,18 +44,19 @@ def decide(ranking: Ranking) -> Decision:
     filtered = ranking.row(f"{CANDIDATE}+filter").figures()["mrr"]
     if filtered > (1.0 + MAX_FILTER_GAIN) * candidate["mrr"]:
         reasons.append(
-            f"a filter raises MRR from {candidate['mrr']:.4f} to {filtered:.4f}: the condition is mixed in too weakly"
+            f"note: a filter raises MRR from {candidate['mrr']:.4f} to {filtered:.4f}: the condition is mixed in too weakly"
         )
     popular = max((row.figures()["mrr"] for name, row in ranking.rows.items() if name in WINDOWS_MS), default=0.0)
     if candidate["mrr"] <= popular:
-        reasons.append(f"MRR {candidate['mrr']:.4f} is no gain over popularity in the topic, {popular:.4f}")
+        reasons.append(f"note: MRR {candidate['mrr']:.4f} is no gain over popularity in the topic, {popular:.4f}")
     if LIVE in ranking.rows:
         live = 1.0 / np.array(ranking.row(LIVE).ranks)
         loss = live - 1.0 / np.array(ranking.row(CANDIDATE).ranks)  # the same queries
         error = DEVIATIONS * float(loss.std()) / len(loss) ** 0.5
-        refused = refused or float(loss.mean()) - error > MAX_MRR_LOSS * float(live.mean())
+        worse = float(loss.mean()) - error > MAX_MRR_LOSS * float(live.mean())
+        refused = refused or worse
         reasons.append(
-            f"MRR {candidate['mrr']:.4f}, the live bundle's {live.mean():.4f} "
-            f"(at most {MAX_MRR_LOSS:.0%} less, give or take {error:.4f} by chance)"
+            f"MRR {candidate['mrr']:.4f} is {'worse' if worse else 'no worse'} than the live bundle's {live.mean():.4f} "
+            f"({MAX_MRR_LOSS:.0%} less are let through, and {error:.4f} for chance)"
         )
     return Decision(not refused, reasons)

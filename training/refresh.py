@@ -119,7 +119,6 @@ class Trainer:
         if not len(examples):
             if self.learner is None:
                 raise UsageError("the log holds no engagement with a known item yet; stream some in first")
-            log.info("nothing new in the log")
             return None
         self.recent.add(examples)
         learner = self._fitted_learner()

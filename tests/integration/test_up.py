@@ -37,7 +37,6 @@ def started(tmp_path: Path, port: int) -> "subprocess.Popen[bytes]":
     environment = {
         **os.environ,
         "HEADWATER_SERVING_PORT": str(port),
-        "HEADWATER_SERVING_URL": f"http://127.0.0.1:{port}",
         "HEADWATER_STATE_DIR": str(tmp_path / "var"),
         "HEADWATER_MODEL_DIR": str(tmp_path / "onnx"),
         "PYTHONWARNINGS": "ignore",
@@ -60,6 +59,17 @@ def test_a_signal_while_parts_start_ends_all_of_them(tmp_path: Path) -> None:
     finally:
         if up.poll() is None:
             up.kill()
+
+
+def test_parts_end_with_an_up_that_is_killed(tmp_path: Path) -> None:
+    up = started(tmp_path, free_port())
+    try:
+        poll(lambda: {"stream", "serve", "train"} <= set(parts_of(up.pid)), 60, "all parts start")
+        parts = parts_of(up.pid)
+    finally:
+        up.kill()
+        up.wait()
+    poll(lambda: not any(map(alive, parts.values())), 60, "every part ended")
 
 
 def test_up_restarts_a_crashed_part_and_ends_all_of_it(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from headwater.datafiles import read_engagements, read_items
 from headwater.errors import DataFileError
 from headwater.events import Item
-from headwater.replay import in_event_time, known_by, parse_instant, parse_speed
+from headwater.options import parse_instant, parse_speed
+from headwater.replay import in_event_time, known_by
 
 ENGAGEMENTS = [
     {"user_id": 2, "item_id": 10, "occurred_at_ms": 1_700_000_002_000},
@@ -39,13 +40,21 @@ def written(directory: Path, name: str, rows: Sequence[Mapping[str, object]]) ->
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_the_formats_agree(tmp_path: Path, kind: str) -> None:
     table = read_engagements(written(tmp_path, f"e.{kind}", ENGAGEMENTS))
-    assert [(event.user_id, event.item_id, event.event_id) for event in table.events()] == [
-        ("1", "11", "e-1"),
-        ("2", "10", "e-0"),
-    ]
+    assert [(event.user_id, event.item_id) for event in table.events()] == [("1", "11"), ("2", "10")]
+    assert [event_id.split("-")[1] for event_id in table.event_ids] == ["1", "0"]
     first, second = read_items(written(tmp_path, f"i.{kind}", ITEMS))
     assert (first.topics, first.attributes) == (("a", "b"), {"words": 7.0})
     assert second.topics == ()
+
+
+def test_event_ids_follow_from_what_a_file_holds(tmp_path: Path) -> None:
+    first, second = tmp_path / "monday", tmp_path / "tuesday"
+    for directory in (first, second):
+        directory.mkdir()
+    monday, again = written(first, "e.csv", ENGAGEMENTS), written(first, "copy.csv", ENGAGEMENTS)
+    tuesday = written(second, "e.csv", ENGAGEMENTS[:1])
+    assert read_engagements(monday).event_ids == read_engagements(again).event_ids
+    assert not {*read_engagements(monday).event_ids} & {*read_engagements(tuesday).event_ids}
 
 
 def test_lists_of_topics_single_topics_and_ratings(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Dead letters: what goes into Kafka comes out of it, and Kafka takes it however large the record was."""
 
 from headwater.dead_letter import KEPT_BYTES, DeadLetter
+from headwater.dead_letters_cli import unique
 from headwater.errors import InvalidEvent
 
 ERROR = InvalidEvent("invalid", "e" * 1000)
@@ -40,3 +41,10 @@ def test_of_a_large_record_the_beginning_is_kept() -> None:
     assert every.original == ()
     assert every.error.endswith("; its headers are not kept")
     assert size(every) < 3 * KEPT_BYTES
+
+
+def test_of_a_record_that_was_replayed_in_vain_the_newest_is_listed() -> None:
+    first = DeadLetter("engagements", 0, 1, b"u", b"{", "malformed-json", "", at_ms=1)
+    other = DeadLetter("engagements", 1, 1, b"v", b"{", "malformed-json", "", at_ms=2)
+    again = DeadLetter("engagements", 0, 9, b"u", b"{", "malformed-json", "", 0, tuple(first.replayed_headers()), 3)
+    assert unique([again, first, other]) == [other, again]

@@ -6,7 +6,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 
 from headwater import producer
-from headwater.errors import DeliveryFailed
+from headwater.errors import DeliveryFailed, InvalidEvent
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings
 
@@ -59,3 +59,18 @@ def test_a_time_out_counts_no_more_than_is_known(kafka: type[Silent], monkeypatc
         with pytest.raises(DeliveryFailed, match="at least 1 events were not acknowledged"):
             sending.flush()
         sending._producer.callbacks.clear()
+
+
+@pytest.mark.parametrize("item_id", ["", "a\nb", None, True])
+def test_a_tombstone_needs_an_item_id(kafka: type[Silent], item_id: Any) -> None:
+    with EngagementProducer(Settings()) as sending, pytest.raises(InvalidEvent, match="item_id: "):
+        sending.delete_item(item_id)
+
+
+def test_a_closed_producer_takes_nothing(kafka: type[Silent], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "partitions", {0})
+    with EngagementProducer(Settings()) as sending:
+        pass
+    for send in (lambda: sending.send(EVENT), lambda: sending.delete_item("i")):
+        with pytest.raises(DeliveryFailed, match="this producer is closed"):
+            send()

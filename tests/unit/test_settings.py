@@ -36,6 +36,30 @@ def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "geheim" not in str(caught.value)
 
 
+SASL = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "u", "SASL_PASSWORD": "geheim"}
+
+
+@pytest.mark.parametrize("left_out", SASL)
+def test_half_of_what_sasl_needs_is_refused(left_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SASL.items():
+        monkeypatch.setenv(f"HEADWATER_KAFKA_{name}", value)
+    assert read_settings().kafka_options()["sasl_plain_password"] == "geheim"
+    monkeypatch.delenv(f"HEADWATER_KAFKA_{left_out}")
+    with pytest.raises(UsageError, match="HEADWATER_KAFKA_SASL_PASSWORD: a SASL_… protocol needs") as caught:
+        read_settings()
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("h.example", "h.example")],
+)
+def test_the_server_is_found_where_it_listens(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_SERVING_HOST", host)
+    monkeypatch.setenv("HEADWATER_SERVING_PORT", "9000")
+    assert read_settings().serving_url == f"http://{url}:9000"
+
+
 def test_addresses_that_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_SERVING_URL", "https://headwater.example/prefix/")
     monkeypatch.setenv("HEADWATER_REDIS_URL", "rediss://u:p@h:6380/1?socket_timeout=5&ssl_cert_reqs=none")
