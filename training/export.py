@@ -2,14 +2,15 @@
 
 import logging
 import warnings
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from headwater.bundle import Manifest, Tower, publish_bundle, tensor_specs
+from headwater.bundle import Manifest, Tower, bundle_versions, publish_bundle, tensor_specs
 from headwater.covisit_features import COVISITS
 from headwater.errors import BundleRefused
 from headwater.events import Item
@@ -28,9 +29,13 @@ GOLDEN_ROWS = 64
 OPSET = 18
 
 
-def new_version() -> str:
-    """Return a version that sorts after all earlier ones."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
+def new_version(repository: Path) -> str:
+    """Return the time as a version that sorts after all in the repository, even where the clock was ahead of itself."""
+    now = datetime.now(UTC)
+    for version in bundle_versions(repository):
+        with suppress(ValueError):  # it has another name
+            now = max(now, datetime.strptime(version, "%Y%m%dT%H%M%S%f%z") + timedelta(milliseconds=1))
+    return now.strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
 
 
 def export_bundle(
@@ -63,7 +68,7 @@ def export_bundle(
     with staging(repository) as directory:
         _write(directory, vocabulary, towers, _golden_queries(states, vocabulary), golden, now_ms)
         manifest = Manifest(
-            version=new_version(),
+            version=new_version(repository),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             fusion=learner.towers.sizes.fusion,
             dimension=learner.settings.dimension,

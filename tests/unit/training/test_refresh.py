@@ -35,7 +35,7 @@ WORLD = {"users": 300, "topics": 4, "items_per_hour": 60.0, "engagements_per_hou
 
 def publish_nothing(learner: Any, repository: Path, *rest: Any) -> Path:
     """Stand in for `export_bundle`."""
-    path = repository / new_version()
+    path = repository / new_version(repository)
     path.mkdir(parents=True)
     (path / MANIFEST_FILE).write_text("{}")
     return path
@@ -263,3 +263,11 @@ def test_trainers_do_not_share_a_directory(tmp_path: Path) -> None:
             pass
     with alone(tmp_path / "training"):
         pass
+
+
+def test_a_version_sorts_after_those_of_a_clock_that_was_ahead(tmp_path: Path) -> None:
+    for version in ("20991231T235959999Z", "aa"):
+        make_bundle(tmp_path, version, ["news"])
+    assert new_version(tmp_path) == "21000101T000000000Z"
+    (tmp_path / "20991231T235959999Z" / MANIFEST_FILE).unlink()
+    assert new_version(tmp_path) < "2099"
