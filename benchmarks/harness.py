@@ -5,16 +5,20 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+import uvloop
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.errors import UsageError
@@ -188,37 +192,117 @@ def load(url: str, paths: Sequence[str], connections: int, seconds: float, per_s
         per_s: Queries a second, sent on time whatever the answers do, latencies counted from when they were due; None
             sends the next as soon as the last is answered.
     """
-    return asyncio.run(_load(url, paths, connections, seconds, per_s))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_load(url, paths, connections, seconds, per_s))
 
 
 async def _load(url: str, paths: Sequence[str], connections: int, seconds: float, per_s: float | None) -> Load:
-    found, turn = Load([], 0, seconds), cycle(paths)
-    started = time.perf_counter()
-    sent = 0
+    parts, loop = urlsplit(url), asyncio.get_running_loop()
+    requests = cycle([f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode() for path in paths])
+    asking = _Asking(requests, Load([], 0, seconds), loop.create_future(), per_s)
+    opened = [
+        await loop.create_connection(partial(_Connection, asking), parts.hostname or "", parts.port or 80)
+        for _ in range(connections)
+    ]
+    asking.begin(seconds)
+    if per_s is not None:  # the loop's own timers are late by up to a millisecond
+        loop.add_signal_handler(signal.SIGALRM, asking.send_due)
+        signal.setitimer(signal.ITIMER_REAL, 1 / per_s, 1 / per_s)
+    try:
+        await asking.done
+    finally:
+        if per_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            loop.remove_signal_handler(signal.SIGALRM)
+        for transport, _ in opened:
+            transport.close()
+    asking.found.seconds = time.perf_counter() - asking.started
+    return asking.found
 
-    async def ask() -> None:
-        nonlocal sent
-        parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        while time.perf_counter() - started < seconds:
-            due = time.perf_counter()
-            if per_s is not None:
-                due = started + sent / per_s
-                sent += 1
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            writer.write(f"GET {next(turn)} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-            await reader.readexactly(length)
-            if head.startswith(b"HTTP/1.1 200"):
-                found.latencies_ms.append((time.perf_counter() - due) * 1000)
+
+class _Asking:
+    """Sends what is due over the connections that wait for nothing."""
+
+    def __init__(
+        self, requests: Iterator[bytes], found: Load, done: "asyncio.Future[None]", per_s: float | None
+    ) -> None:
+        self.found, self.done, self.started = found, done, 0.0
+        self._requests, self._per_s, self._sent = requests, per_s, 0
+        self._free: list[_Connection] = []
+        self._open = 0
+        self._until = 0.0
+
+    def begin(self, seconds: float) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+        self._until = self.started + seconds
+        self._open = len(self._free)
+        self.send_due()
+
+    def send_due(self) -> None:
+        """Send on free connections what is due by now; end once nothing is to be sent any more and all is answered."""
+        now = time.perf_counter()
+        while self._free:
+            due = now if self._per_s is None else self.started + self._sent / self._per_s
+            if due >= self._until:
+                if len(self._free) == self._open and not self.done.done():
+                    self.done.set_result(None)
+                return
+            if due > now:
+                return
+            self._sent += 1
+            self._free.pop().send(next(self._requests), due)
+
+    def is_free(self, connection: "_Connection") -> None:
+        """Use a connection again."""
+        self._free.append(connection)
+        if self.started:
+            self.send_due()
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class _Connection(asyncio.Protocol):
+    """Asks one query at a time, and reads of its answer no more than is needed to know it is complete."""
+
+    def __init__(self, asking: _Asking) -> None:
+        self._asking, self._due, self._missing, self._head = asking, 0.0, 0, b""
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        self._asking.is_free(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._asking.fail(error or ConnectionError("the server hung up"))
+
+    def send(self, request: bytes, due: float) -> None:
+        """Ask, and count the time from when it was due."""
+        assert self._transport is not None
+        self._due = due
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if self._missing:
+            self._missing -= len(data)
+        else:
+            self._head += data
+            head, end, body = self._head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self._head = head
+            self._missing = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]) - len(body)
+        if not self._missing:
+            if self._head.startswith(b"HTTP/1.1 200"):
+                self._asking.found.latencies_ms.append((time.perf_counter() - self._due) * 1000)
             else:
-                found.failed += 1
-        writer.close()
-
-    await asyncio.gather(*(ask() for _ in range(connections)))
-    found.seconds = time.perf_counter() - started
-    return found
+                self._asking.found.failed += 1
+            self._head = b""
+            self._asking.is_free(self)
 
 
 def paced(per_s: int, seconds: float, send: Callable[[int], object]) -> float:

@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import click
@@ -48,17 +47,19 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
                     "Use --restart"
                 )
     started = time.monotonic()
-    with (
-        HeadwaterClient(settings.serving_url) as client,
-        open_writer(output) as write,
-        click.progressbar(
-            length=total, label=f"topic {topic}", hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
-        ) as bar,
-    ):
-        bar.update(done)
-        for line in client.notify_lines(_after(read_users(users), done), topic, k):
-            write(line)
-            bar.update(1)
+    with HeadwaterClient(settings.serving_url) as client:
+        lines = client.notify_lines(islice(read_users(users), done, None), topic, k)
+        first = list(islice(lines, 1))  # what is refused leaves no file behind
+        with (
+            open_writer(output) as write,
+            click.progressbar(
+                length=total, label=f"topic {topic}", hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
+            ) as bar,
+        ):
+            bar.update(done)
+            for line in chain(first, lines):
+                write(line)
+                bar.update(1)
     seconds = time.monotonic() - started
     summary = {
         "topic": topic,
@@ -71,7 +72,3 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
     click.echo(
         json.dumps(summary) if as_json else f"{total - done} lists in {seconds:.1f} s ({rate:,.0f} lists/s) in {output}"
     )
-
-
-def _after(users: Iterator[str], done: int) -> Iterator[str]:
-    return islice(users, done, None)

@@ -42,6 +42,11 @@ def test_notification_job_from_file_to_file(system: tuple[Settings, Server], tmp
         assert failed.returncode == 2
         assert message in failed.stderr
         assert len(failed.stderr.strip().splitlines()) == 1
+    refused = headwater(
+        settings, "notify", "--topic", "newz", "--users", str(users), "--output", str(tmp_path / "new.csv")
+    )
+    assert (refused.returncode, "did you mean news?" in refused.stderr) == (1, True)
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_the_users_of_an_output_are_those_of_the_file_after_a_restarted_job(
