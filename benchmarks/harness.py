@@ -9,13 +9,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import uvloop
@@ -228,7 +229,7 @@ class _Asking:
     ) -> None:
         self.found, self.done, self.started = found, done, 0.0
         self._requests, self._per_s, self._sent = requests, per_s, 0
-        self._free: list[_Connection] = []
+        self._free: deque[_Connection] = deque()  # in turn: a server hangs up on one that is silent for seconds
         self._open = 0
         self._until = 0.0
 
@@ -251,7 +252,7 @@ class _Asking:
             if due > now:
                 return
             self._sent += 1
-            self._free.pop().send(next(self._requests), due)
+            self._free.popleft().send(next(self._requests), due)
 
     def is_free(self, connection: "_Connection") -> None:
         """Use a connection again."""
@@ -273,8 +274,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)
         self._asking.is_free(self)
 
     def connection_lost(self, error: Exception | None) -> None:

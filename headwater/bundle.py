@@ -19,9 +19,6 @@ from headwater.vocabulary import Vocabulary
 
 GOLDEN_TOLERANCE = 1e-4
 READABLE = 0o755
-FILTERED_PULL = 0.5
-"""How strongly the condition pulls inside an exact filter, which keeps to the topic without it; there it would rather
-prefer items that have few other topics."""
 FILES = (USER_TOWER_FILE, ITEM_TOWER_FILE, VOCABULARY_FILE, GOLDEN_FILE)
 Embeddings = npt.NDArray[np.float32]
 
@@ -33,7 +30,8 @@ class Manifest(BaseModel):
         version: The bundle's name; later versions sort after earlier ones.
         fusion: How the condition enters the user tower.
         dimension: D of the static item embedding.
-        topical: Leading dimensions of them in which nothing but the condition pulls; 0 where it is mixed in.
+        topical: Leading dimensions of them in which nothing but the condition pulls, where there is one; 0 where it is
+            mixed in.
         streaming: Number of streaming dimensions after them.
         covisits: Number of co-visitation dimensions after those.
         training_offsets: Kafka topic to partition to next offset the model has not seen.

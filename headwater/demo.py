@@ -32,6 +32,7 @@ DRAIN_TIMEOUT_S = 180.0
 TRAIN_TIMEOUT_S = 300.0
 NOTIFIED_USERS = 1_000
 NEW_ITEMS = 5
+MOST, UNFILTERED = 1_000, 50
 POLL_S = 0.002
 
 
@@ -131,6 +132,15 @@ class Demo:
                 answer = self.client.candidates(user_id, topic, k=5)
                 shown = "  ".join(f"{each.item_id} ({each.score:.2f})" for each in answer.candidates)
                 tell(f"topic {topic}, user {user_id}: {shown}")
+            self._show_without_a_filter(topic)
+
+    def _show_without_a_filter(self, topic: str) -> None:
+        """Print how well the condition alone keeps to a topic."""
+        user_id = self.source.users[0]
+        members = {each.item_id for each in self.client.candidates(user_id, topic, k=MOST).candidates}
+        found = self.client.candidates(user_id, topic, k=UNFILTERED, relevance="off").candidates
+        hits, possible = sum(each.item_id in members for each in found), min(UNFILTERED, len(members))
+        tell(f"without a filter, by the condition alone: {hits} of the best {possible} are on topic {topic}")
 
     def publish_new_items(self, producer: EngagementProducer) -> None:
         """Publish brand-new items and time how long each takes to be retrievable."""
@@ -142,7 +152,7 @@ class Demo:
             producer.send_item(Item(item_id=item_id, topics=(topic,), published_at=self.source.now_ms))
             producer.flush()
             started = time.perf_counter()
-            while item_id not in {each.item_id for each in self.client.candidates(user_id, topic, k=1000).candidates}:
+            while item_id not in {each.item_id for each in self.client.candidates(user_id, topic, k=MOST).candidates}:
                 if time.perf_counter() - started > READY_TIMEOUT_S:
                     raise ServiceUnavailable(f"{item_id} did not become retrievable")
                 time.sleep(POLL_S)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
 from headwater.errors import UnknownTopic
@@ -119,7 +118,7 @@ class Retrieval:
         now_ms = self.clock.now_ms()
         states = [record.state if record else EMPTY for record in records]
         # 3. User tower, and what co-visitation adds to single items.
-        asked = [Query(state, query.topic) for state, query in zip(states, queries, strict=True)]
+        asked = [Query(state, _condition(query, pair)) for state, query in zip(states, queries, strict=True)]
         embeddings = pair.bundle.user_tower.embed(encode_queries(asked, now_ms, pair.bundle.vocabulary))
         dense, weights = np.split(embeddings, (embeddings.shape[1] - COVISITS,), axis=1)  # (B, D + S), (B, COVISITS)
         added = self.covisits.scores([_newest(state) for state in states], weights, now_ms)
@@ -130,14 +129,8 @@ class Retrieval:
         found = [NO_CANDIDATES] * len(queries)
         for (topic, k, filters), places in alike.items():
             require_topic(pair, topic)
-            group, levels = dense[places], np.zeros(len(places), dtype=np.float32)
-            if topic is not None and filters.relevance is Relevance.TOPIC:
-                topical = pair.bundle.manifest.topical
-                group[:, :topical] *= FILTERED_PULL
-                # What the condition gives all items of its topic; without it scores of different topics compare.
-                levels = group[:, :topical] @ pair.index.centroid(topic)[:topical]
             candidates = pair.index.search(
-                group,
+                dense[places],
                 k,
                 topic,
                 now_ms,
@@ -147,8 +140,8 @@ class Retrieval:
                 max_age_ms=filters.max_age_ms,
                 min_relevance=filters.min_relevance,
             )
-            for place, each, level in zip(places, candidates, levels, strict=True):
-                found[place] = Candidates(each.among, each.places, each.scores - level)
+            for place, each in zip(places, candidates, strict=True):
+                found[place] = each
         watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
         watermark = iso(watermark_ms) if watermark_ms else None
         return [
@@ -162,6 +155,16 @@ def require_topic(pair: Pair, topic: str | None) -> None:
     if topic is not None and not pair.index.has_topic(topic):
         near = difflib.get_close_matches(topic, pair.index.topics(), n=NEAR_MATCHES)
         raise UnknownTopic(topic, near)
+
+
+def _condition(query: TopicQuery, pair: Pair) -> str | None:
+    """Return the topic that the user tower hears.
+
+    Inside an exact filter a condition that steers has nothing left to say, and would prefer items of few other topics;
+    without it scores of different topics compare.
+    """
+    filtered = query.filters.relevance is Relevance.TOPIC
+    return None if filtered and pair.bundle.manifest.topical else query.topic
 
 
 def _newest(state: UserState) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from training.learner import Learner
 from training.log import Offsets
 from training.staging import staging
 
-FORMAT = 7
+FORMAT = 8
 KEPT = 2
 FILES = ("learner.pt", "users.bin", "items.jsonl", "activity.npz", "covisits.npz")
 _LENGTHS = struct.Struct("<HI")

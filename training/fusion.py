@@ -40,7 +40,8 @@ def _conditions(topics: int, width: int = CONDITION) -> nn.Embedding:
 
 
 class Steer(nn.Module):
-    """The condition points in its topic's direction, in dimensions of its own; the person fills all others.
+    """The condition points in its topic's direction, in the topical dimensions; the person fills all others, and without a
+    condition these, too.
 
     The direction is that of the topic in the item tower, so that a topic no example asked for can be asked for. What
     turns it aside is learned from examples that ask for it, and nothing until then.
@@ -48,7 +49,8 @@ class Steer(nn.Module):
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
-        self.mlp = _mlp(sizes.person, sizes.hidden, sizes.width - sizes.topical)
+        self.topical = sizes.topical
+        self.mlp = _mlp(sizes.person, sizes.hidden, sizes.width)
         self.about = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
         self.strength = nn.Parameter(torch.tensor(STRENGTH_START))
         self.aside = nn.Embedding(sizes.topics + 1, sizes.topical, padding_idx=0)
@@ -56,7 +58,9 @@ class Steer(nn.Module):
 
     def forward(self, person: Tensor, condition: Tensor) -> Tensor:
         direction = self.strength * self.about(condition) + self.aside(condition)
-        return torch.cat((direction, self.mlp(person)), dim=1)
+        mixed = self.mlp(person)
+        topical = torch.where((condition > 0).unsqueeze(1), direction, mixed[:, : self.topical])
+        return torch.cat((topical, mixed[:, self.topical :]), dim=1)
 
     @torch.no_grad()
     def levelled(self) -> Tensor:

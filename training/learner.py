@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS
 from headwater.features import STREAMING, Features
 from headwater.sparse_rows import entries_of
@@ -167,19 +166,22 @@ class Learner:
         topics = self.corpus.item_topics[candidates.items]  # (C, T)
         off_topic = (topics != batch.conditions[rows, None, None]).all(2)  # (r, C)
         found = scores.index_put(tuple(map(torch.from_numpy, batch.seen)), torch.tensor(FAR))[rows]
-        found = found - (1.0 - FILTERED_PULL) * user[rows, :steered] @ item[:, :steered].T
+        examples = batch.rows[rows]
+        features = batch.examples[examples].features
+        with torch.no_grad():
+            own = self._embed_users(features, np.arange(len(rows)), np.zeros_like(rows))  # as inside an exact filter
+        found = found + (own - user[rows])[:, :steered] @ item[:, :steered].T
         found = found.masked_fill(torch.from_numpy(off_topic), FAR)
         places = torch.topk(found, min(RANKED, len(item))).indices  # (r, N)
-        examples = batch.rows[rows]
         is_positive = places == torch.from_numpy(candidates.positives[examples, None])
         slices = np.repeat(np.arange(len(batch.slices)), batch.slices)[rows]
         streaming = torch.from_numpy(np.stack(batch.streaming))[slices[:, None], places]
         owners, entries = entries_of(batch.covisits.owners, examples)
         covisits = torch.zeros((*found.shape, COVISITS))
         covisits[owners, batch.covisits.items[entries]] = torch.from_numpy(batch.covisits.values[entries])
-        history = self._history(batch.examples[examples].features)
+        history = self._history(features)
         listed = Shortlist(
-            user[rows],
+            own,
             *history,
             item[places],
             streaming,

@@ -20,7 +20,7 @@ class Shortlist(NamedTuple):
     """The first stage's best items for B users, in any order.
 
     Attributes:
-        user: (B, D + STREAMING + COVISITS) user embeddings under the condition.
+        user: (B, D + STREAMING + COVISITS) user embeddings as inside an exact filter.
         history: (B, H, D / 2) embeddings of past items, 0 where there is none.
         ages: (B, H) log1p hours since.
         items: (B, N, D) static item embeddings.

@@ -41,7 +41,7 @@ class TowerSizes:
 
     @property
     def steered(self) -> int:
-        """Leading dimensions in which nothing but the condition pulls."""
+        """Leading dimensions in which nothing but the condition pulls, where there is one."""
         return self.topical if self.fusion == "steer" else 0
 
     @property

@@ -23,8 +23,7 @@ ROWS = [
     "learned-retrieval+filter",
     "conditional",
     "conditional+filter",
-    "conditional+topics",
-    "conditional+levelled",
+    "conditional+merged",
 ]
 FIGURES = {"name", "queries", "mrr", "ndcg@20", "topic_match@50", *(f"recall@{k}" for k in (1, 3, 10, 20, 50))}
 

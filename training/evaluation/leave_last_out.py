@@ -93,8 +93,7 @@ def evaluate_leave_last_out(
     _, engaging = np.unique(engagements.user_ids[kept_rows].astype(str), return_inverse=True)
     engaged = corpus.numbers(engagements.item_ids[kept_rows])
     baselines = {name: fit(engaging, engaged, len(corpus) + 1, settings.seed) for name, fit in fits.items()}
-    topics = np.arange(1, len(corpus.topics) + 1)
-    ranking = Ranking(corpus, None, topics, overfetch=(UNCONDITIONAL,), baselines=baselines)
+    ranking = Ranking(corpus, None, overfetch=(UNCONDITIONAL,), baselines=baselines)
     counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1, whole=True)
     counts.advance(len(log), 0)
     rows = np.full(len(asked), len(log) - 1)

@@ -66,10 +66,7 @@ def evaluate_prequential(
 
     queries = _queries(log, warm, protocol, corpus, np.random.default_rng(protocol.seed))
     widths = WIDTHS[: 2 if protocol.coarse_topics else 1]
-    rankings = {
-        width: Ranking(corpus, settings.live_for_ms, _topics(corpus, column), (UNCONDITIONAL,))
-        for column, width in enumerate(widths)
-    }
+    rankings = {width: Ranking(corpus, settings.live_for_ms, overfetch=(UNCONDITIONAL,)) for width in widths}
     counts = {width: SlidingCounts(log.items, log.times_ms, len(corpus) + 1) for width in widths}
     scorers: dict[str, Scorer] = {name: LearnerScorer(learner) for name, learner in learners.items()}
     for strength in protocol.strengths:
@@ -139,12 +136,6 @@ def _examples(engagements: EngagementTable, corpus: Corpus, until_ms: int, progr
 
     users: dict[str, UserRecord] = {}
     return build_examples(users, corpus, logged())
-
-
-def _topics(corpus: Corpus, column: int) -> npt.NDArray[np.int64]:
-    """Return the topics of one width."""
-    topics = np.unique(corpus.item_topics[:, column])
-    return topics[topics > 0]
 
 
 def _queries(

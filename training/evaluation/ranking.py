@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from headwater.bundle import FILTERED_PULL
 from headwater.covisit_features import COVISITS, NEAR_LOG
 from headwater.features import STREAMING
 from training.corpus import Corpus
@@ -26,19 +25,19 @@ OVERFETCH = 200
 class Ranking:
     """Collects rows over many stretches of queries.
 
+    Beside each scorer's own row there is one of the best inside an exact filter, `+filter`, and where the condition steers
+    one of such lists of all topics merged by score, `+merged`.
+
     Attributes:
         overfetch: Names of scorers that also get a row `+overfetch200`.
         baselines: More rows, by name.
         live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
-        topics: (T,) all topics that could be asked for: there are rows of asking for each of them with a filter and
-            merging the lists by score, `+topics` as scores are, `+levelled` as they are comparable between topics.
         skipped: Queries whose engaged item was no candidate.
         asked_ms, items, conditions: Time, engaged item and topic of each query that was ranked.
     """
 
     corpus: Corpus
     live_for_ms: int | None
-    topics: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     overfetch: Sequence[str] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -72,10 +71,10 @@ class Ranking:
             return
         items = {name: _Embedded(scorer, len(self.corpus) + 1) for name, scorer in scorers.items()}
         users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
-        merged = {
-            name: self._merged(scorer, items[name], examples[:1])
+        # Inside an exact filter a condition that steers has nothing left to say.
+        within = {
+            name: scorer.embed_users(examples, np.zeros_like(conditions)) if scorer.steered else users[name]
             for name, scorer in scorers.items()
-            if scorer.steered and len(self.topics)
         }
         everything = np.arange(len(self.corpus) + 1)
         carriers = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
@@ -111,41 +110,20 @@ class Ranking:
                 weights = user[embedded.shape[1] :]
                 scores = scorer.static_scores(user, embedded)[live] + streaming @ weights[:STREAMING]
                 scores[covisits.items] += covisits.values @ weights[STREAMING : STREAMING + COVISITS]
-                pull = (embedded[:, : scorer.steered] @ user[: scorer.steered])[live]
-                filtered = scores - (1.0 - FILTERED_PULL) * pull
+                own = within[name][query]
+                instead = (own - user)[: scorer.steered]
+                filtered = scores + (embedded[:, : scorer.steered] @ instead)[live]
                 if scorer.second_stage:
                     best = _best(filtered, on_topic)
                     pairs = np.zeros((len(live), COVISITS), dtype=np.float32)
                     pairs[covisits.items] = covisits.values
                     parts = [each[best] for each in (streaming, pairs, filtered)]
                     asked = examples[query : query + 1].features
-                    again = scorer.second_stage(asked, user, embedded[live[best]], *parts)
+                    again = scorer.second_stage(asked, own, embedded[live[best]], *parts)
                     filtered[best] = again - again.min() + filtered[best].max()
                 self._rank_scores(name, scores, place, on_topic, filtered)
-                for ending, pulls in merged.get(name, {}).items():
-                    above = scores - pull + pulls[live]
-                    self.row(f"{name}+{ending}").add(rank_of(above, place), _match(above, on_topic))
-
-    def _merged(self, scorer: Scorer, embedded: "_Embedded", anyone: Examples) -> dict[str, npt.NDArray[np.float64]]:
-        """Return by how much the condition raises each item (I,), under the topic of its own that raises it most."""
-        everybody, steered = anyone[np.zeros(len(self.topics), dtype=np.int64)], scorer.steered
-        directions = FILTERED_PULL * scorer.embed_users(everybody, self.topics)[:, :steered]  # (T, steered)
-        # An entry for each of these topics that an item carries.
-        place_of = np.full(len(self.corpus.topics) + 1, -1)
-        place_of[self.topics] = np.arange(len(self.topics))
-        places = place_of[self.corpus.item_topics[: len(self.corpus) + 1]]  # (I, ITEM_TOPICS)
-        items, columns = np.nonzero(places >= 0)
-        places = places[items, columns]  # (E,)
-        everything = embedded.with_those_of(np.arange(1, len(self.corpus) + 1))[:, :steered]
-        pulls = np.einsum("es,es->e", everything[items], directions[places])
-        levels = np.bincount(places, pulls, len(self.topics)) / np.maximum(
-            np.bincount(places, minlength=len(self.topics)), 1
-        )
-        merged = {}
-        for name, each in (("topics", pulls), ("levelled", pulls - levels[places])):
-            merged[name] = np.full(len(self.corpus) + 1, -np.inf)
-            np.maximum.at(merged[name], items, each)
-        return merged
+                if scorer.steered:
+                    self.row(f"{name}+merged").add(rank_of(filtered, place), _match(filtered, on_topic))
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
         for window, name in enumerate(WINDOWS_MS):

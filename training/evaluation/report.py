@@ -20,8 +20,8 @@ from training.evaluation.table import Row, rendered
 from training.methods import CONDITIONAL, HELD_OUT, METHODS
 from training.sampling import is_held_out
 
-FORMAT = 2
-"""Of format 1, which has no number, engagements that make their item known are queries, too: nothing else looks so new."""
+FORMAT = 3
+"""Of format 2 the person has no part in the dimensions in which the condition pulls."""
 HOUR_MS = 3_600_000
 AGES_H = (0, 1, 2, 4, 8, 12, 24)
 

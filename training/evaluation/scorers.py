@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
     @property
     def steered(self) -> int:
-        """Leading dimensions in which nothing but the condition pulls."""
+        """Leading dimensions in which nothing but the condition pulls, where there is one."""
         ...
 
     def embed_items(self, items: Ints) -> Floats:

@@ -6,20 +6,16 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from prometheus_client import generate_latest
 from redis import RedisError
 
 from headwater.activity import ItemActivity
-from headwater.bundle import FILTERED_PULL
 from headwater.errors import NoLiveGeneration, UnknownTopic
-from headwater.fold import EMPTY
 from headwater.generations import Generations
 from headwater.index import ItemIndex, Relevance, item_index
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
-from headwater.query_features import Query, encode_queries
 from headwater.stores import MemoryFeatureStore
 from serving.batching import Batcher
 from serving.clock import Clock
@@ -318,7 +314,7 @@ async def test_topics_the_bundle_never_saw_are_still_answered(world: World) -> N
     assert caught.value.near == ["brand-new-topic"]
 
 
-async def test_inside_an_exact_filter_the_condition_pulls_half_and_no_topic_as_a_whole(world: World) -> None:
+async def test_inside_an_exact_filter_a_condition_that_steers_is_not_heard(world: World) -> None:
     await promoted(world, "v1")
     for number in range(5):
         await world.follow("v1", "x" * (number + 1), "news")
@@ -326,19 +322,15 @@ async def test_inside_an_exact_filter_the_condition_pulls_half_and_no_topic_as_a
     manifest = plain.bundle.manifest.model_copy(update={"topical": D})
     steered = Pair(replace(plain.bundle, manifest=manifest), plain.index)
 
-    async def scores(pair: Pair, relevance: Relevance) -> npt.NDArray[np.float32]:
-        query = TopicQuery("u", "news", 10, Filters(relevance))
-        (answer,) = await world.retrieval.answers([query], pair)
-        found = dict(zip(answer.candidates.item_ids, answer.candidates.scores, strict=True))
-        return np.array([found[item_id] for item_id in pair.index.everything.item_ids])
+    async def scores(pair: Pair, topic: str | None, relevance: Relevance) -> dict[str, float]:
+        (answer,) = await world.retrieval.answers([TopicQuery("u", topic, 10, Filters(relevance))], pair)
+        return dict(zip(answer.candidates.item_ids, answer.candidates.scores.tolist(), strict=True))
 
-    features = encode_queries([Query(EMPTY, "news")], NOW_MS, plain.bundle.vocabulary)
-    pulls = plain.index.everything.embeddings() @ plain.bundle.user_tower.embed(features)[0, :D]
-    unfiltered = await scores(plain, Relevance.OFF)
-    assert await scores(steered, Relevance.OFF) == pytest.approx(unfiltered, abs=1e-4)
-    assert await scores(plain, Relevance.TOPIC) == pytest.approx(unfiltered, abs=1e-4)
-    expected = unfiltered - pulls + FILTERED_PULL * (pulls - pulls.mean())
-    assert await scores(steered, Relevance.TOPIC) == pytest.approx(expected, abs=1e-4)
+    alone, conditioned = await scores(plain, None, Relevance.OFF), await scores(plain, "news", Relevance.OFF)
+    assert alone != pytest.approx(conditioned, abs=1e-3)
+    assert await scores(plain, "news", Relevance.TOPIC) == pytest.approx(conditioned, abs=1e-4)
+    assert await scores(steered, "news", Relevance.OFF) == pytest.approx(conditioned, abs=1e-4)
+    assert await scores(steered, "news", Relevance.TOPIC) == pytest.approx(alone, abs=1e-4)
 
 
 async def test_queries_that_wait_together_are_answered_as_if_alone(world: World) -> None:
