@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headwater.errors import InvalidEvent
 from headwater.events import CandidateRequest, Engagement, Item, epoch_ms
 from headwater.intake import read_delivery, read_engagement, read_item
-from headwater.wire import decode, encoded
+from headwater.wire import decode, encoded, validated
 from serving.responder import MAX_REQUEST_BYTES
 
 NOW_MS = 1_800_000_000_000
@@ -136,3 +136,19 @@ def test_what_is_larger_than_what_is_read_is_not_sent() -> None:
         encoded(item)
     assert caught.value.reason == "too-large"
     assert decode(Item, encoded(item.model_copy(update={"attributes": {}}))).item_id == "i"
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({**ITEM, "topics": "t"}, "topics: Input should be a list"),
+        ({**ITEM, "topics": ["t"] * 33}, "topics: List should have at most 32 items, not 33"),
+        ({**ITEM, "attributes": [1]}, "attributes: Input should be an object"),
+        ({**ITEM, "item_id": True}, "item_id: must be a string or an integer"),
+        ([1], "record: Input should be an object"),
+    ],
+)
+def test_reasons_are_in_words_of_json(item: Any, words: str) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        validated(Item, item)
+    assert str(caught.value) == words
