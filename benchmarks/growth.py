@@ -55,7 +55,7 @@ async def _row(users: int) -> dict[str, Any]:
         store = RedisFeatureStore.of(Settings.model_validate({"redis_url": redis.url}))
         await _fill(store, users)
         row: dict[str, Any] = {"users": users, "redis_mb": round(client.info("memory")["used_memory"] / 2**20)}
-        fold, offsets = EngagementFold(store, _Nowhere(), Report(), lambda: LATER_MS, 0), count(HISTORY_LENGTH)
+        fold, offsets = EngagementFold(store, _Nowhere(), Report(), lambda: LATER_MS), count(HISTORY_LENGTH)
 
         async def engage(user_ids: Sequence[str]) -> None:
             await fold.apply([_engagement(user_id, next(offsets)) for user_id in user_ids])

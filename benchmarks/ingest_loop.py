@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from aiokafka import AIOKafkaProducer
 
-from headwater.events import now_ms
+from headwater.intake import latest_ms
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
 from streams.batches import MAX_BATCH
@@ -20,8 +21,7 @@ class IngestLoop:
     def __init__(self, settings: Settings, report: Report) -> None:
         self._names = settings.names
         self._producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all")
-        store, latest_ms = RedisFeatureStore.of(settings), settings.max_future_s * 1000
-        self._fold = EngagementFold(store, self, report, now_ms, latest_ms)
+        self._fold = EngagementFold(RedisFeatureStore.of(settings), self, report, partial(latest_ms, settings))
 
     @classmethod
     async def started(cls, settings: Settings, report: Report) -> "IngestLoop":

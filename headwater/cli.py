@@ -90,10 +90,6 @@ def _told(error: HeadwaterError, code: int) -> int:
     return code
 
 
-if __name__ == "__main__":
-    main()
-
-
 def _end_with_supervisor() -> None:
     """Have Linux end this process when the supervisor ends, which tells nobody when it is killed."""
     if sys.platform != "linux" or os.environ.get(SUPERVISOR) != str(os.getppid()):
@@ -101,3 +97,7 @@ def _end_with_supervisor() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.environ[SUPERVISOR] != str(os.getppid()):  # it ended meanwhile
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,23 +1,20 @@
 """`headwater dead-letters`: look at unusable records, and send them again once the cause is gone."""
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import click
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from headwater.consumers import consuming, partitions_of, records_until
 from headwater.dead_letter import DeadLetter
 from headwater.errors import DeliveryFailed
 from headwater.events import iso
 from headwater.names import DEAD_LETTERS, TOPICS
 from headwater.settings import Settings, read_settings
-from headwater.topics import unreachable
 
-POLL_MS = 1000
-SILENCE_S = 30.0
 SHOWN_BYTES = 120
 
 
@@ -89,31 +86,16 @@ def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator
         ServiceUnavailable: Kafka does not answer.
     """
     topic = settings.names.topic(DEAD_LETTERS)
-    try:
-        consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    except (KafkaError, ValueError) as error:
-        raise unreachable(settings, error) from None
-    try:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    with consuming(settings) as consumer:
+        partitions = partitions_of(consumer, topic)
         if not partitions:
             return
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        deadline_s = time.monotonic() + SILENCE_S
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for records in consumer.poll(POLL_MS).values():
-                deadline_s = time.monotonic() + SILENCE_S
-                for record in records:
-                    letter = DeadLetter.from_record(record.key, record.value, record.headers, record.timestamp)
-                    if reason is None or letter.reason == reason:
-                        yield letter
-            if time.monotonic() > deadline_s:
-                raise unreachable(settings, TimeoutError(f"no dead letter for {SILENCE_S:g} s, before the end"))
-    except KafkaError as error:
-        raise unreachable(settings, error) from None
-    finally:
-        consumer.close()
+        for record in records_until(consumer, consumer.end_offsets(partitions), settings):
+            letter = DeadLetter.from_record(record.key, record.value, record.headers, record.timestamp)
+            if reason is None or letter.reason == reason:
+                yield letter
 
 
 def _append(settings: Settings, letters: list[DeadLetter]) -> None:

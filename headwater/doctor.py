@@ -7,7 +7,6 @@ import click
 import httpx
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
-from redis import Redis, RedisError
 
 from headwater.bundle import Bundle, bundle_versions, read_manifest
 from headwater.cli import is_installed
@@ -23,12 +22,9 @@ EXTRAS = {"streams": "faust-streaming", "serving": "hnswlib", "training": "torch
 
 def check_redis(settings: Settings) -> str:
     """Return that Redis answers, or raise `ServiceUnavailable`."""
-    try:
-        client = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=3)
-        client.ping()
-        return "answers"
-    except (RedisError, ValueError) as error:
-        raise ServiceUnavailable(f"{error}; set HEADWATER_REDIS_URL or start Redis") from None
+    with redis_reachable(settings) as ping:
+        ping()
+    return "answers"
 
 
 def check_kafka(settings: Settings) -> str:

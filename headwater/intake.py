@@ -1,9 +1,15 @@
 """Which records count: one answer for the stream and the trainer."""
 
 from headwater.errors import InvalidEvent
-from headwater.events import Delivery, Engagement, Item
+from headwater.events import Delivery, Engagement, Item, now_ms
 from headwater.frames import Headers, decode_frame, is_frame
+from headwater.settings import Settings
 from headwater.wire import decode
+
+
+def latest_ms(settings: Settings) -> int:
+    """Return the epoch ms after which an event is refused now."""
+    return now_ms() + settings.max_future_s * 1000
 
 
 def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, latest_ms: int) -> Engagement:

@@ -81,8 +81,8 @@ class EngagementProducer:
         """
         event = validated(Engagement, engagement)
         key, value = event.user_id.encode(), encoded(event)
-        self._require_open()
         with self._framing:
+            self._require_open()
             partition = self._partition(key)
             frame = self._frames.get(partition)
             if frame is None:

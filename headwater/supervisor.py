@@ -50,7 +50,7 @@ class Part:
     backoff_s: float = FIRST_BACKOFF_S
     restart_at: float | None = None
     last_line: str = ""
-    listener: "threading.Thread | None" = field(default=None, repr=False)
+    listener: threading.Thread | None = field(default=None, repr=False)
 
 
 class Supervisor:

@@ -30,15 +30,13 @@ class EngagementFold:
     """Applies batches of `engagements` records.
 
     Attributes:
-        now_ms: The wall clock.
-        max_future_ms: Engagements further ahead of it are refused.
+        latest_ms: Says after which epoch ms engagements are refused now.
     """
 
     store: FeatureStore
     publisher: Publisher
     report: Report
-    now_ms: Callable[[], int]
-    max_future_ms: int
+    latest_ms: Callable[[], int]
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Fold, store, publish; the caller commits offsets after this returns.
@@ -66,7 +64,7 @@ class EngagementFold:
         self._count(outcomes, letters)
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
-        latest_ms = self.now_ms() + self.max_future_ms
+        latest_ms = self.latest_ms()
         decoded: list[tuple[Record, Engagement]] = []
         letters = []
         for record in records:

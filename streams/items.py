@@ -20,16 +20,14 @@ class ItemIntake:
     """Applies batches of `items` records; a null value is a tombstone.
 
     Attributes:
-        now_ms: The wall clock.
-        max_future_ms: Items published further ahead of it are refused.
+        latest_ms: Says after which epoch ms items published are refused now.
     """
 
     store: FeatureStore
     publisher: Publisher
     report: Report
     embedder: Embedder
-    now_ms: Callable[[], int]
-    max_future_ms: int
+    latest_ms: Callable[[], int]
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Validate, store, embed, publish; the caller commits offsets after this returns.
@@ -40,7 +38,7 @@ class ItemIntake:
         if not self.embedder.known:
             await self.embedder.refresh()
         # 1. Decode. Within a batch the last record of an item counts.
-        changes, letters = _decode(records, self.now_ms() + self.max_future_ms)
+        changes, letters = _decode(records, self.latest_ms())
         # 2. Leave out what is older than the catalogue's entry.
         writes = await self._fenced(changes)
         # 3. Store, so that engagements with these items are known from here on.

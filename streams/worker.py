@@ -5,14 +5,15 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import faust
 from redis import Redis as SyncRedis
 from redis import RedisError
 
-from headwater.events import now_ms
 from headwater.generations import Generations
+from headwater.intake import latest_ms
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
@@ -45,9 +46,9 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
     publisher = FaustPublisher(app, settings.names)
     generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
     embedder = Embedder(generations, settings.model_dir)
-    max_future_ms = settings.max_future_s * 1000
-    engagements = EngagementFold(store, publisher, report, now_ms, max_future_ms)
-    items = ItemIntake(store, publisher, report, embedder, now_ms, max_future_ms)
+    latest = partial(latest_ms, settings)
+    engagements = EngagementFold(store, publisher, report, latest)
+    items = ItemIntake(store, publisher, report, embedder, latest)
     deliveries = DeliveryFold(store, publisher, report)
     rebuild = Rebuild(f"{socket.gethostname()}-{os.getpid()}", store, publisher, embedder)
 

@@ -42,7 +42,7 @@ async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embe
     make_bundle(tmp_path, "v1", ["news"])
     register, published = Register(["v1", "missing"], away=True), Published()
     embedder = Embedder(cast(Generations, register), tmp_path)
-    intake = ItemIntake(MemoryFeatureStore(), published, Report(), embedder, lambda: NOW_MS, 0)
+    intake = ItemIntake(MemoryFeatureStore(), published, Report(), embedder, lambda: NOW_MS)
     item = Item(item_id="a", topics=("news",), published_at=NOW_MS)
     record = Record("items", 0, 0, b"a", item.to_wire())
     with pytest.raises(RedisError):
@@ -62,7 +62,7 @@ async def test_what_is_told_of_long_ids_fits_into_records() -> None:
     store, published = MemoryFeatureStore(), Published()
     items = [Item(item_id=f"{LONG}{number}", topics=("t",), published_at=NOW_MS) for number in range(60)]
     await store.commit(FeatureWrites(items={each.item_id: StoredItem(each, 0, 0) for each in items}))
-    fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000, 0)
+    fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000)
     events = [
         Engagement(event_id=str(n), user_id="u", item_id=items[n % 60].item_id, occurred_at=NOW_MS + n)
         for n in range(512)
@@ -89,7 +89,7 @@ async def test_items_that_are_over_leave_every_generation(tmp_path: Path) -> Non
     await embedder.refresh()
     back = Item(item_id="back", topics=("news",), published_at=NOW_MS)
     await store.commit(FeatureWrites(items={"back": StoredItem(back)}))
-    await ItemIntake(store, published, Report(), embedder, lambda: NOW_MS, 0).expire()
+    await ItemIntake(store, published, Report(), embedder, lambda: NOW_MS).expire()
     newest = {each.key: each.value for each in published.records}
     assert newest[b"v1/gone"] is None
     assert newest[b"v1/back"] is not None

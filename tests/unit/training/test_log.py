@@ -15,7 +15,7 @@ T0 = 1_700_000_000_000
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> FakeLog:
     log = FakeLog(Settings())
-    monkeypatch.setattr("training.log.KafkaConsumer", log.consumer)
+    monkeypatch.setattr("headwater.consumers.KafkaConsumer", log.consumer)
     return log
 
 
@@ -53,7 +53,7 @@ def test_a_topic_that_is_not_there_says_nothing_about_the_log(log: FakeLog) -> N
 
 @pytest.mark.timeout(20)
 def test_silence_before_the_end_is_told(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.log.SILENCE_S", 0.01)
+    monkeypatch.setattr("headwater.consumers.SILENCE_S", 0.01)
     log.send(engagements(5))
     log.silent = True
     with pytest.raises(ServiceUnavailable, match="no record of engagements"):

@@ -50,7 +50,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FakeLog:
     log = FakeLog(settings)
-    monkeypatch.setattr("training.log.KafkaConsumer", log.consumer)
+    monkeypatch.setattr("headwater.consumers.KafkaConsumer", log.consumer)
     monkeypatch.setattr("headwater.rotation.Redis", fakeredis.FakeRedis)
     monkeypatch.setattr("training.refresh.export_bundle", publish_nothing)
     return log
