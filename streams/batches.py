@@ -14,6 +14,8 @@ from streams.publisher import PublishFailed
 from streams.record import Record
 
 MAX_BATCH = 512
+TURNS = 10
+"""Of the event loop, in which Faust hands over what one fetch brought of several partitions."""
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 RETRIED = (RedisError, StaleWrites, PublishFailed, SyncKafkaError, OSError)
@@ -47,6 +49,8 @@ def attach(app: faust.App, topic: str, apply: Apply, at_once: int = MAX_BATCH) -
 async def in_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> None:
     """Apply the records of a stream's messages, as many at once as wait; acknowledge each message after its last record.
 
+    What one fetch brought of several partitions is one batch, since a batch costs more than its records.
+
     A crash in between repeats them. While Redis or Kafka is away the batch is tried again, and the
     partitions behind it wait. What comes while a batch is applied makes the next one.
     """
@@ -55,6 +59,8 @@ async def in_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> Non
         tasks.create_task(waiting.read(stream))
         while True:
             await waiting.some.wait()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             events = waiting.take()
             records = [record for event in events for record in _records(event)]
             for start in range(0, len(records), at_once):

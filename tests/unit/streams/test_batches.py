@@ -1,5 +1,6 @@
-"""What becomes of a batch that nobody foresaw."""
+"""What makes a batch, and what becomes of one that nobody foresaw."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,7 @@ class Stream:
 
     async def events(self) -> AsyncIterator[Any]:
         for offset in range(self._count):
+            await asyncio.sleep(0)  # as Faust hands over one message after the other
             fetched = SimpleNamespace(
                 topic="t", partition=0, offset=offset, key=None, value=b"", headers=(), timestamp=0
             )
@@ -56,3 +58,18 @@ async def test_a_fault_nobody_foresaw_crashes_the_app_and_acknowledges_nothing()
         await app.agents[0](stream)
     assert app.reason is not None
     assert stream.acked == []
+
+
+async def test_messages_that_are_handed_over_together_are_one_batch() -> None:
+    app, stream, batches = App(), Stream(4), list[list[int]]()
+
+    async def apply(records: list[Record]) -> None:
+        batches.append([record.offset for record in records])
+
+    attach(app, "t", apply)  # type: ignore[arg-type]
+    agent = asyncio.ensure_future(app.agents[0](stream))
+    while not stream.acked:
+        await asyncio.sleep(0.001)
+    agent.cancel()
+    assert batches == [[0, 1, 2, 3]]
+    assert stream.acked == [0, 1, 2, 3]
