@@ -146,6 +146,22 @@ class Covisits:
         logs = values[:count]
         return CovisitFeatures(owners[:count], items[:count], np.log(np.add(logs, 1.0, out=logs), out=logs))
 
+    def add_scores(
+        self, histories: Ints, now_ms: int, weights: Floats, numbers: Ints, places: Ints, scores: Floats
+    ) -> None:
+        """Add to scores, in place, what the features of users weigh.
+
+        Args:
+            histories: (B, DEPTH or more) engagements, newest first, 0 where there are none.
+            now_ms: Epoch ms.
+            weights: (B, COVISITS) float32.
+            numbers: (N,) the items that are scored, 0 for those that nothing is known of.
+            places: -1 for each item number, and so it is left: room to look for these items in.
+            scores: (B, N) float32.
+        """
+        kept = self.successors, self.counts, self.as_of_ms
+        _add_scores(np.ascontiguousarray(histories), now_ms, weights, numbers, places, self._row, *kept, scores)
+
 
 @njit("int64(int64, int32[::1], float32[:, ::1])", cache=True, nogil=True)
 def _slot_for(item: int, successors: Slots, counts: Floats) -> int:
@@ -193,6 +209,67 @@ def _engage(
 
 
 @njit(
+    f"int64({_INTS}, int64, {_INTS}, {_INTS}, {_KEPT}, int64, int64, int32[::1], int32[::1], {_INTS}, float32[:, ::1])",
+    cache=True,
+    nogil=True,
+)
+def _collect(
+    history: Ints,
+    now_ms: int,
+    places: Ints,
+    row_of: Ints,
+    successors: Slots,
+    counts: Floats,
+    as_of_ms: Ints,
+    owner: int,
+    begin: int,
+    table: Slots,
+    stamps: Slots,
+    items: Ints,
+    values: Floats,
+) -> int:
+    """Write a user's entries from `begin` on, see `_features`, and return where they end."""
+    decays = np.empty(HELD, dtype=np.float32)
+    end = begin
+    for position in range(DEPTH):
+        source = history[position]
+        if source == 0 or source >= len(row_of) or row_of[source] < 0:
+            continue
+        row = row_of[source]
+        for window in range(HELD):
+            decays[window] = math.exp(max(now_ms - as_of_ms[row], 0) * _RATES[window])
+        for slot in range(SUCCESSORS):
+            item = np.int64(successors[row, slot])
+            if item == 0:
+                break
+            if len(places):
+                item = places[item]
+                if item < 0:
+                    continue
+            place = (item * 0x9E3779B1 >> 7) % PLACES
+            while stamps[place] == owner and items[table[place]] != item:
+                place = (place + 1) % PLACES
+            if stamps[place] != owner:
+                stamps[place], table[place] = owner, end
+                items[end] = item
+                values[end] = 0.0
+                end += 1
+            entry = table[place]
+            values[entry, 6] += counts[row, NEAR, slot] * decays[NEAR]
+            if position == 0:
+                values[entry, 0] += counts[row, 0, slot] * decays[0]
+                values[entry, 1] += counts[row, 1, slot] * decays[1]
+            elif position == 1:
+                values[entry, 4] += counts[row, 0, slot] * decays[0]
+                values[entry, 5] += counts[row, 1, slot] * decays[1]
+    for entry in range(begin, end):
+        values[entry, 2] = SPREAD * values[entry, 1]
+        values[entry, 3] = LOGS_TO_ONE if values[entry, 1] > MIN_COUNT else 0.0
+        values[entry, 7] = SPREAD * values[entry, 6]
+    return end
+
+
+@njit(
     f"int64({_HISTORIES}, {_INTS}, {_INTS}, {_INTS}, {_KEPT}, {_INTS}, {_INTS}, float32[:, ::1])",
     cache=True,
     nogil=True,
@@ -210,44 +287,48 @@ def _features(
     values: Floats,
 ) -> int:
     """Write the entries of all users, `values` still without their logarithm, and return how many there are."""
-    table, stamps = np.empty(PLACES, dtype=np.int64), np.full(PLACES, -1, dtype=np.int64)
-    decays = np.empty(HELD, dtype=np.float32)
+    table, stamps = np.empty(PLACES, dtype=np.int32), np.full(PLACES, -1, dtype=np.int32)
     end = 0
     for owner in range(len(histories)):
-        begin = end
-        for position in range(DEPTH):
-            source = histories[owner, position]
-            if source == 0 or source >= len(row_of) or row_of[source] < 0:
-                continue
-            row = row_of[source]
-            for window in range(HELD):
-                decays[window] = math.exp(max(now_ms[owner] - as_of_ms[row], 0) * _RATES[window])
-            for slot in range(SUCCESSORS):
-                item = np.int64(successors[row, slot])
-                if item == 0:
-                    break
-                if len(places):
-                    item = places[item]
-                    if item < 0:
-                        continue
-                place = (item * 0x9E3779B1 >> 7) % PLACES
-                while stamps[place] == owner and items[table[place]] != item:
-                    place = (place + 1) % PLACES
-                if stamps[place] != owner:
-                    stamps[place], table[place] = owner, end
-                    owners[end], items[end] = owner, item
-                    values[end] = 0.0
-                    end += 1
-                entry = table[place]
-                values[entry, 6] += counts[row, NEAR, slot] * decays[NEAR]
-                if position == 0:
-                    values[entry, 0] += counts[row, 0, slot] * decays[0]
-                    values[entry, 1] += counts[row, 1, slot] * decays[1]
-                elif position == 1:
-                    values[entry, 4] += counts[row, 0, slot] * decays[0]
-                    values[entry, 5] += counts[row, 1, slot] * decays[1]
-        for entry in range(begin, end):
-            values[entry, 2] = SPREAD * values[entry, 1]
-            values[entry, 3] = LOGS_TO_ONE if values[entry, 1] > MIN_COUNT else 0.0
-            values[entry, 7] = SPREAD * values[entry, 6]
+        begin, kept = end, (successors, counts, as_of_ms)
+        end = _collect(
+            histories[owner], now_ms[owner], places, row_of, *kept, owner, begin, table, stamps, items, values
+        )
+        owners[begin:end] = owner
     return end
+
+
+@njit(
+    f"void({_HISTORIES}, int64, float32[:, :], {_INTS}, {_INTS}, {_INTS}, {_KEPT}, float32[:, :])",
+    cache=True,
+    nogil=True,
+)
+def _add_scores(
+    histories: Ints,
+    now_ms: int,
+    weights: Floats,
+    numbers: Ints,
+    places: Ints,
+    row_of: Ints,
+    successors: Slots,
+    counts: Floats,
+    as_of_ms: Ints,
+    scores: Floats,
+) -> None:
+    for place in range(len(numbers)):
+        if numbers[place]:
+            places[numbers[place]] = place
+    table, stamps = np.empty(PLACES, dtype=np.int32), np.full(PLACES, -1, dtype=np.int32)
+    items, values = np.empty(MOST, dtype=np.int64), np.empty((MOST, COVISITS), dtype=np.float32)
+    one = np.float32(1.0)
+    for owner in range(len(histories)):
+        kept = (successors, counts, as_of_ms)
+        end = _collect(histories[owner], now_ms, places, row_of, *kept, owner, 0, table, stamps, items, values)
+        for entry in range(end):
+            added = np.float32(0.0)
+            for feature in range(COVISITS):
+                if values[entry, feature]:  # most are nothing
+                    added += weights[owner, feature] * math.log(one + values[entry, feature])
+            scores[owner, items[entry]] += added
+    for place in range(len(numbers)):
+        places[numbers[place]] = -1

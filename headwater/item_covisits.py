@@ -92,16 +92,20 @@ class CovisitScores(NamedTuple):
     def of(self, rows: Sequence[int] | slice) -> "CovisitScores":
         return CovisitScores(self.covisits, self.names, self.histories[rows], self.weights[rows], self.now_ms)
 
-    def within(self, block: Block) -> AddedRows:
-        now_ms = np.array([self.now_ms] * len(self.histories), dtype=np.int64)
+    def add_to(self, scores: npt.NDArray[np.float32], block: Block) -> None:
         if len(block) <= PLACED * len(self.histories):
-            places = self.names.places(block.numbers(self.names))
-            owners, rows, values = self.covisits.features(self.histories, now_ms, places)
+            among = block.numbers(self.names), self.names.places()
+            self.covisits.add_scores(self.histories, self.now_ms, self.weights, *among, scores)
         else:
-            owners, items, values = self.covisits.features(self.histories, now_ms)
-            rows = np.array([block.rows.get(self.names.item_ids[item], -1) for item in items.tolist()], dtype=np.int64)
-            kept = rows >= 0
-            owners, rows, values = owners[kept], rows[kept], values[kept]
+            more = self.within(block)
+            scores[more.owners, more.rows] += more.scores
+
+    def within(self, block: Block) -> AddedRows:
+        now_ms = np.full(len(self.histories), self.now_ms)
+        owners, items, values = self.covisits.features(self.histories, now_ms)
+        rows = np.array([block.rows.get(self.names.item_ids[item], -1) for item in items.tolist()], dtype=np.int64)
+        kept = rows >= 0
+        owners, rows, values = owners[kept], rows[kept], values[kept]
         return AddedRows(owners, rows, np.einsum("ec,ec->e", values, self.weights[owners]))
 
 

@@ -120,7 +120,7 @@ class Retrieval:
         # 3. User tower, and what co-visitation adds to single items.
         asked = [Query(state, _condition(query, pair)) for state, query in zip(states, queries, strict=True)]
         embeddings = pair.bundle.user_tower.embed(encode_queries(asked, now_ms, pair.bundle.vocabulary))
-        dense, weights = np.split(embeddings, (embeddings.shape[1] - COVISITS,), axis=1)  # (B, D + S), (B, COVISITS)
+        dense, weights = embeddings[:, :-COVISITS], embeddings[:, -COVISITS:]  # (B, D + S), (B, COVISITS)
         added = self.covisits.scores([_newest(state) for state in states], weights, now_ms)
         # 4. Search; queries that ask the same share one matrix product.
         alike: dict[tuple[str | None, int, Filters], list[int]] = {}

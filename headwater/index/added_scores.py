@@ -24,6 +24,10 @@ class AddedScores(Protocol):
         """Return some of the B rows."""
         ...
 
+    def add_to(self, scores: npt.NDArray[np.float32], block: Block) -> None:
+        """Add to the scores (B, N) of all items of a block, in place."""
+        ...
+
     def within(self, block: Block) -> AddedRows:
         """Return what is added to items of a block."""
         ...

@@ -408,8 +408,7 @@ def _search_block(
         part = slice(start, start + step)
         scores = block.scores(embeddings[part], now_ms)
         if added:
-            more = added.of(part).within(block)
-            scores[more.owners, more.rows] += more.scores
+            added.of(part).add_to(scores, block)
         if eligible is not None:
             scores[:, ~eligible] = NEVER
         for row_scores, out in zip(scores, excluded[part], strict=True):
@@ -419,7 +418,7 @@ def _search_block(
 
 
 def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
-    return [block.rows[item_id] for item_id in item_ids if item_id in block.rows]
+    return [row for item_id in item_ids if (row := block.rows.get(item_id)) is not None]
 
 
 def _named(block: Block, found: Found) -> list[Candidates]:

@@ -19,7 +19,6 @@ class ItemNumbers:
         self.item_ids = [""]
         self.epoch = 0
         self._places = np.full(1, -1, dtype=np.int64)
-        self._placed = np.empty(0, dtype=np.int64)
 
     def number(self, item_id: str) -> int:
         """Return an item's number; a new item gets the next one."""
@@ -33,14 +32,10 @@ class ItemNumbers:
         """Return an item's number, 0 for one that has none."""
         return self._numbers.get(item_id, 0)
 
-    def places(self, among: Ints) -> Ints:
-        """Return each number's place in `among` (N,), -1 where it is not there, until this is asked again; 0 is nowhere."""
-        self._places[self._placed] = -1
+    def places(self) -> Ints:
+        """Return -1 for each number: room for whoever looks for some of them, to be left as it was."""
         if len(self._places) < len(self.item_ids):
             self._places = np.full(2 * len(self.item_ids), -1, dtype=np.int64)
-        self._places[among] = np.arange(len(among))
-        self._places[0] = -1
-        self._placed = among.copy()
         return self._places
 
     def keep(self, numbers: Ints) -> None:

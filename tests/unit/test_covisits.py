@@ -180,7 +180,13 @@ def test_scores_find_their_rows_whatever_came_before(operations: list[tuple[str,
         for source in (f"from {number}" for number in range(13)):
             expected = {block.rows[item_id] for item_id in covisits.features([source], T0 + at) if item_id in block}
             scores = covisits.scores([[source]], np.ones((1, COVISITS), dtype=np.float32), T0 + at)
-            assert set(scores.within(block).rows.tolist()) == expected
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(item_covisits, "PLACED", 0)
-                assert set(scores.within(block).rows.tolist()) == expected
+            sparse = scores.within(block)
+            assert set(sparse.rows.tolist()) == expected
+            dense = np.zeros((1, len(block)), dtype=np.float32)
+            dense[0, sparse.rows] = sparse.scores
+            for placed in (item_covisits.PLACED, 0):
+                added = np.zeros_like(dense)
+                with pytest.MonkeyPatch.context() as patched:
+                    patched.setattr(item_covisits, "PLACED", placed)
+                    scores.add_to(added, block)
+                assert added == pytest.approx(dense)

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,6 +203,10 @@ class Added(NamedTuple):
 
     def of(self, rows: Sequence[int] | slice) -> "Added":
         return Added(self.scores[rows] if isinstance(rows, slice) else [self.scores[row] for row in rows])
+
+    def add_to(self, scores: npt.NDArray[np.float32], block: Block) -> None:
+        more = self.within(block)
+        scores[more.owners, more.rows] += more.scores
 
     def within(self, block: Block) -> AddedRows:
         found = [
