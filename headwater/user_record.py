@@ -154,9 +154,8 @@ def _times(data: bytes, at: int, count: int, *, near: bool) -> tuple[tuple[int, 
     """Return so many times and where they end."""
     if near:
         earliest_ms = int.from_bytes(data[at : at + TIME_BYTES], "little")
-        later = np.frombuffer(data, "<u4", count, at + TIME_BYTES).astype(np.int64)
-        later += earliest_ms
-        return tuple(later.tolist()), at + TIME_BYTES + 4 * count
+        later = struct.unpack_from(f"<{count}I", data, at + TIME_BYTES)
+        return tuple([earliest_ms + each for each in later]), at + TIME_BYTES + 4 * count
     whole = np.zeros((count, 8), dtype=np.uint8)
     whole[:, :TIME_BYTES] = np.frombuffer(data, np.uint8, count * TIME_BYTES, at).reshape(count, TIME_BYTES)
     return tuple(whole.view("<i8").ravel().tolist()), at + count * TIME_BYTES

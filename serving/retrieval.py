@@ -1,5 +1,6 @@
 """A query's way, top to bottom."""
 
+import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from serving.held import HeldGenerations, Pair
 NEAR_MATCHES = 3
 USERS_AT_ONCE = 256
 NO_CANDIDATES = Candidates.of([], np.empty(0, dtype=np.float32))
+Known = tuple[list[UserRecord | None], list[Delivered | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,18 @@ class Retrieval:
         self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: Pair
     ) -> AsyncIterator[list[Answer]]:
         """Yield answers for any number of users in their order, for `USERS_AT_ONCE` at a time; raises as `answers` does."""
-        for start in range(0, len(user_ids), USERS_AT_ONCE):
-            users = user_ids[start : start + USERS_AT_ONCE]
-            yield await self.answers([TopicQuery(user_id, topic, k, filters) for user_id in users], pair)
+        reading: asyncio.Task[Known] | None = None
+        try:
+            for start in range(0, len(user_ids), USERS_AT_ONCE):
+                users, following = (user_ids[at : at + USERS_AT_ONCE] for at in (start, start + USERS_AT_ONCE))
+                known = await (reading or self.store.users_and_delivered(users))
+                if following:  # Redis looks them up while these are answered
+                    reading = asyncio.create_task(self.store.users_and_delivered(following))
+                    await asyncio.sleep(0)
+                yield self._answers([TopicQuery(user_id, topic, k, filters) for user_id in users], known, pair)
+        finally:
+            if reading:
+                reading.cancel()
 
     async def answers(self, queries: Sequence[TopicQuery], pair: Pair | None = None) -> list[Answer]:
         """Return one answer a query, in order; an unknown user gets a cold-start answer.
@@ -114,7 +125,11 @@ class Retrieval:
         # 1. One pair for all: whatever is promoted meanwhile, tower and index stay of one version.
         pair = pair or self.held.live
         # 2. Features of all users in one round trip.
-        records, delivered = await self.store.users_and_delivered([query.user_id for query in queries])
+        known = await self.store.users_and_delivered([query.user_id for query in queries])
+        return self._answers(queries, known, pair)
+
+    def _answers(self, queries: Sequence[TopicQuery], known: Known, pair: Pair) -> list[Answer]:
+        records, delivered = known
         now_ms = self.clock.now_ms()
         states = [record.state if record else EMPTY for record in records]
         # 3. User tower, and what co-visitation adds to single items.
