@@ -13,7 +13,7 @@ from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, Ser
 from headwater.events import UserCandidates
 
 TIMEOUT_S = 60.0
-USERS_A_REQUEST = 5_000
+USERS_A_REQUEST = 10_000
 OVERLOAD_TRIES = 30
 ANSWER_BEGINS = b'{"user_id":'
 

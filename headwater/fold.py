@@ -6,7 +6,6 @@ training cannot drift apart.
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import repeat
 from typing import NamedTuple, TypeVar
 
@@ -42,8 +41,7 @@ def _decayed(weight: float, as_of_ms: int, now_ms: int) -> float:
     return weight * math.exp2((as_of_ms - now_ms) / TOPIC_HALF_LIFE_MS)
 
 
-@dataclass(frozen=True, slots=True)
-class UserState:
+class UserState(NamedTuple):
     """What is known of a user.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ class Outcome(Enum):
     REPEATED = "repeated"
 
 
-@dataclass(frozen=True, slots=True)
-class UserRecord:
+class UserRecord(NamedTuple):
     """One Redis value; everything needed to serve a user and to apply each engagement once.
 
     Attributes:
@@ -57,7 +56,7 @@ class UserRecord:
             return self, Outcome.REPEATED
         event = event_hash(engagement.event_id)
         if _holds(self.recent_events, event):
-            return replace(self, partition=partition, offset=offset), Outcome.DUPLICATE
+            return self._replace(partition=partition, offset=offset), Outcome.DUPLICATE
         record = UserRecord(
             state=fold(self.state, engagement, topics),
             partition=partition,

@@ -4,6 +4,7 @@ import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -47,8 +48,7 @@ class Filters:
     min_relevance: float = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class TopicQuery:
+class TopicQuery(NamedTuple):
     """Which k items of a topic a user should be notified about; None asks without a condition."""
 
     user_id: str
@@ -57,8 +57,7 @@ class TopicQuery:
     filters: Filters
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One user's candidates, and what produced them."""
 
     user_id: str
