@@ -104,17 +104,22 @@ def decode_user_record(data: bytes) -> UserRecord:
     """Return the record in `data`.
 
     Raises:
-        ValueError: the bytes are of another format.
+        ValueError: the bytes are of another format, or not all are there.
     """
     if len(data) < _HEADER.size or data[0] & ~_FORMS != FORMAT:
         raise ValueError("not a user record of this format")
     form, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = _HEADER.unpack_from(data)
+    near, n_times = bool(form & NEAR_TIMES), n_history + n_topics
+    times_bytes = TIME_BYTES + 4 * n_times if near else TIME_BYTES * n_times
+    if len(data) != _HEADER.size + n_ids + n_names + times_bytes + 8 * n_topics + EVENT_HASH_BYTES * n_events:
+        raise ValueError("not a whole user record")
     at = _HEADER.size
     ids = _texts(data[at : at + n_ids], n_history, digits=bool(form & DIGIT_IDS))
     at += n_ids
     names = _texts(data[at : at + n_names], n_topics, digits=bool(form & DIGIT_TOPICS))
     at += n_names
-    times, at = _times(data, at, n_history + n_topics, near=bool(form & NEAR_TIMES))
+    times = _times(data, at, n_times, near=near)
+    at += times_bytes
     weights = struct.unpack_from(f"<{n_topics}d", data, at)
     at += n_topics * 8
     state = UserState(
@@ -123,7 +128,7 @@ def decode_user_record(data: bytes) -> UserRecord:
         topics=TopicCounters(names, weights, times[n_history:]),
         engagements=engagements,
     )
-    return UserRecord(state, partition, offset, data[at : at + n_events * EVENT_HASH_BYTES])
+    return UserRecord(state, partition, offset, data[at:])
 
 
 def _packed_texts(texts: Sequence[str]) -> tuple[bytes, bool]:
@@ -149,12 +154,12 @@ def _packed_times(times_ms: Sequence[int]) -> tuple[bytes, bool]:
     return times.view(np.uint8).reshape(-1, 8)[:, :TIME_BYTES].tobytes(), False
 
 
-def _times(data: bytes, at: int, count: int, *, near: bool) -> tuple[tuple[int, ...], int]:
-    """Return so many times and where they end."""
+def _times(data: bytes, at: int, count: int, *, near: bool) -> tuple[int, ...]:
+    """Return so many times."""
     if near:
         earliest_ms = int.from_bytes(data[at : at + TIME_BYTES], "little")
         later = struct.unpack_from(f"<{count}I", data, at + TIME_BYTES)
-        return tuple([earliest_ms + each for each in later]), at + TIME_BYTES + 4 * count
+        return tuple([earliest_ms + each for each in later])
     whole = np.zeros((count, 8), dtype=np.uint8)
     whole[:, :TIME_BYTES] = np.frombuffer(data, np.uint8, count * TIME_BYTES, at).reshape(count, TIME_BYTES)
-    return tuple(whole.view("<i8").ravel().tolist()), at + count * TIME_BYTES
+    return tuple(whole.view("<i8").ravel().tolist())

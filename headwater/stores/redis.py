@@ -1,6 +1,7 @@
 """The feature store on Redis: one compact value a user, an item and an item's activity."""
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -34,6 +35,7 @@ return 1
 """
 """All of a batch or none of it: until when, by Redis' clock; for each key its value and its time to live in ms; then other
 commands, how many words each has and the words. A client takes longer to send each command than Redis to carry it out."""
+log = logging.getLogger(__name__)
 Decoded = TypeVar("Decoded")
 Command = tuple[str | int, ...]
 
@@ -92,18 +94,19 @@ class RedisFeatureStore:
         keys = [*map(self._names.user, user_ids), *map(self._names.delivered, user_ids)]
         values: Any = await self._redis.mget(keys) if keys else []
         half = len(user_ids)
-        return _decoded(values[:half], decode_user_record), _decoded(values[half:], decode_delivered)
+        users = _decoded(keys[:half], values[:half], decode_user_record)
+        return users, _decoded(keys[half:], values[half:], decode_delivered)
 
     async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
         return await self._read(map(self._names.item, item_ids), _decode_item)
 
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
-        return await self._read((self._names.activity(*key) for key in keys), _decode_activity)
+        return await self._read((self._names.activity(*key) for key in keys), decode_activity)
 
-    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded | None]) -> list[Decoded | None]:
+    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
         wanted = list(keys)
         values: Any = await self._redis.mget(wanted) if wanted else []
-        return _decoded(values, decode)
+        return _decoded(wanted, values, decode)
 
     async def commit(self, writes: FeatureWrites) -> None:
         values = dict(self._values(writes))
@@ -197,15 +200,24 @@ def _scored(scores: Mapping[str, int]) -> Iterator[str | int]:
     return chain.from_iterable((score, member) for member, score in scores.items())
 
 
-def _decoded(values: Sequence[bytes | None], decode: Callable[[bytes], Decoded | None]) -> list[Decoded | None]:
-    return [None if value is None else decode(value) for value in values]
-
-
-def _decode_activity(data: bytes) -> ItemActivity | None:
-    """Return an activity, nothing where another release wrote it: its item counts anew."""
+def _decoded(
+    keys: Sequence[str], values: Sequence[bytes | None], decode: Callable[[bytes], Decoded]
+) -> list[Decoded | None]:
+    """Return what values say, nothing where one cannot be read: its user or item begins anew, and all others go on."""
     try:
-        return decode_activity(data)
+        return [None if value is None else decode(value) for value in values]
     except ValueError:
+        return [
+            None if value is None else _decoded_alone(key, value, decode)
+            for key, value in zip(keys, values, strict=True)
+        ]
+
+
+def _decoded_alone(key: str, value: bytes, decode: Callable[[bytes], Decoded]) -> Decoded | None:
+    try:
+        return decode(value)
+    except ValueError as error:
+        log.error("Redis key %s is damaged, or of another release, and taken as empty: %s", key, error)
         return None
 
 

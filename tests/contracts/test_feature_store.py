@@ -16,7 +16,7 @@ from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
 from headwater.stores.protocol import STALE_S, StaleWrites, StoredItem
-from headwater.user_record import UserRecord
+from headwater.user_record import UserRecord, encode_user_record
 from tests.services import RedisService
 
 USER = UserRecord(UserState(("i",), (1_700_000_000_000,), engagements=1), 2, 3, b"123456")
@@ -47,6 +47,24 @@ async def test_activity_of_another_format_counts_anew(redis_server: RedisService
     store = RedisFeatureStore.of(settings)
     assert await store.activities([(0, "i")]) == [None]
     assert [dict(batch) async for batch in store.active_items()] == [{}]
+    await store.close()
+
+
+async def test_damaged_values_are_as_none_and_told(
+    redis_server: RedisService, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), namespace="damaged")
+    names, store = settings.names, RedisFeatureStore.of(settings)
+    await store.commit(FeatureWrites(users={"whole": USER}, items={"i": ITEM}))
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.set(names.user("half"), encode_user_record(USER)[:-1])
+        await redis.set(names.delivered("half"), b"\xff")
+        await redis.set(names.item("half"), b"0 1 {")
+    assert await store.users(["whole", "half"]) == [USER, None]
+    assert await store.users_and_delivered(["half", "whole"]) == ([None, USER], [None, None])
+    assert await store.items(["half", "i"]) == [None, ITEM]
+    assert names.user("half") in caplog.text
+    assert names.item("half") in caplog.text
     await store.close()
 
 
