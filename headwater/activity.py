@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import mul
 
+from headwater.events import MAX_EPOCH_MS
+
 HALF_LIVES_MS = (120_000, 600_000, 3_600_000, 21_600_000, 86_400_000)
 WINDOWS = len(HALF_LIVES_MS)
 NO_ENGAGEMENT_MS = 2**60
@@ -73,6 +75,8 @@ def decode_activity(data: bytes) -> ItemActivity:
     if len(data) != _RECORD.size or data[0] != FORMAT:
         raise ValueError("not an item activity of this format")
     _, as_of_ms, first_ms, total, offset, *counts = _RECORD.unpack(data)
+    if not 0 <= as_of_ms <= MAX_EPOCH_MS:
+        raise ValueError("an item activity beyond all times")
     return ItemActivity(tuple(counts), as_of_ms, total, offset, first_ms)
 
 

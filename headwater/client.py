@@ -1,7 +1,7 @@
 """The client for notification jobs."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -46,7 +46,7 @@ class HeadwaterClient:
         """
         try:
             response = self._http.get(
-                f"/v1/topics/{quote(topic, safe='')}/candidates", params={"user_id": user_id, "k": k, **filters}
+                f"/v1/topics/{quote(topic, safe='')}/candidates", params={"user_id": user_id, "k": k, **_given(filters)}
             )
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
@@ -71,7 +71,7 @@ class HeadwaterClient:
         """
         users = iter(user_ids)
         while chunk := list(islice(users, USERS_A_REQUEST)):
-            yield from self._notified({"user_ids": chunk, "topics": [topic], "k": k, **filters}, topic)
+            yield from self._notified({"user_ids": chunk, "topics": [topic], "k": k, **_given(filters)}, topic)
 
     def _notified(self, body: dict[str, Any], topic: str) -> Iterator[bytes]:
         for tries_left in reversed(range(OVERLOAD_TRIES)):
@@ -101,6 +101,13 @@ class HeadwaterClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _given(filters: dict[str, Any]) -> dict[str, Any]:
+    """Return the filters that are not None, with sets as lists."""
+    return {
+        name: list(value) if isinstance(value, Set) else value for name, value in filters.items() if value is not None
+    }
 
 
 def _answers(chunks: Iterable[bytes], expected: int) -> Iterator[bytes]:

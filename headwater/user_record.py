@@ -118,6 +118,8 @@ def decode_user_record(data: bytes) -> UserRecord:
     at += n_ids
     names = _texts(data[at : at + n_names], n_topics, digits=bool(form & DIGIT_TOPICS))
     at += n_names
+    if (len(ids), len(names)) != (n_history, n_topics):
+        raise ValueError("a user record with more or fewer texts than it says")
     times = _times(data, at, n_times, near=near)
     at += times_bytes
     weights = struct.unpack_from(f"<{n_topics}d", data, at)

@@ -51,7 +51,8 @@ def serve(host: str | None, port: int | None) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         where = f"{host}:{port}: {error.strerror}; choose another --port or HEADWATER_SERVING_PORT"
         raise UsageError(f"cannot listen on {where}") from None

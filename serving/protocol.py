@@ -15,6 +15,10 @@ class WholeAnswers(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Gathering(transport))  # type: ignore[arg-type]
 
+    def eof_received(self) -> None:
+        """Write what is left to whoever asks and hangs up: the connection is closed next."""
+        self.transport.flush()  # type: ignore[attr-defined]
+
 
 class Gathering:
     """A transport that writes at the next turn of the event loop what was written until then."""
@@ -29,15 +33,16 @@ class Gathering:
     def write(self, data: bytes) -> None:
         """Write soon."""
         if not self._written:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
         self._written.append(data)
 
     def close(self) -> None:
         """Write what is left, and close."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write now."""
         written, self._written = self._written, []
         if written and not self._transport.is_closing():
             self._transport.write(b"".join(written))

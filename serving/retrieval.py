@@ -4,6 +4,7 @@ import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,11 @@ from serving.candidate_json import candidates_json
 from serving.clock import Clock
 from serving.held import HeldGenerations, Pair
 
-NEAR_MATCHES = 3
+NEAR_MATCHES, NEAR_AMONG, LOOKED_AT = 3, 50, 5_000
+"""Of topics of about the same length and beginning so many are compared with an unknown one, and so many are looked at."""
+NEAR_LENGTH = 2
+TURNS = 3
+"""Of the event loop until redis-py has sent a command: the task that reads, and the one that waits no longer than it may."""
 USERS_AT_ONCE = 256
 NO_CANDIDATES = Candidates.of([], np.empty(0, dtype=np.float32))
 Known = tuple[list[UserRecord | None], list[Delivered | None]]
@@ -103,7 +108,8 @@ class Retrieval:
                 known = await (reading or self.store.users_and_delivered(users))
                 if following:  # Redis looks them up while these are answered
                     reading = asyncio.create_task(self.store.users_and_delivered(following))
-                    await asyncio.sleep(0)
+                    for _ in range(TURNS):
+                        await asyncio.sleep(0)
                 yield self._answers([TopicQuery(user_id, topic, k, filters) for user_id in users], known, pair)
         finally:
             if reading:
@@ -167,8 +173,9 @@ class Retrieval:
 def require_topic(pair: Pair, topic: str | None) -> None:
     """Raise `UnknownTopic` with near matches unless a live item carries the topic, or none is asked for."""
     if topic is not None and not pair.index.has_topic(topic):
-        near = difflib.get_close_matches(topic, pair.index.topics(), n=NEAR_MATCHES)
-        raise UnknownTopic(topic, near)
+        looked_at = islice(pair.index.topic_names(), LOOKED_AT)
+        alike = (name for name in looked_at if name[:1] == topic[:1] and abs(len(name) - len(topic)) <= NEAR_LENGTH)
+        raise UnknownTopic(topic, difflib.get_close_matches(topic, list(islice(alike, NEAR_AMONG)), n=NEAR_MATCHES))
 
 
 def _condition(query: TopicQuery, pair: Pair) -> str | None:

@@ -99,6 +99,10 @@ class ItemIndex:
         """Return the number of live items of each topic."""
         return {topic: len(block) for topic, block in self._blocks.items()}
 
+    def topic_names(self) -> Collection[str]:
+        """Return the topics of live items, a view."""
+        return self._blocks.keys()
+
     def wide_topics(self) -> list[str]:
         """Return the topics that are searched by cells, the widest first."""
         wide = [topic for topic, block in self._blocks.items() if len(block) > EXACT_TOPIC_LIMIT]

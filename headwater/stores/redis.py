@@ -20,6 +20,8 @@ from headwater.stores.protocol import STALE_S, FeatureWrites, StaleWrites, Store
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 
 DECODED_ITEMS = 20_000
+CONNECTIONS = 100
+"""Beside one for each query at once: beyond them redis-py fails."""
 GONE_AFTER_MS = 60_000
 """How long after its time an item's value is gone for certain, whosever clock is ahead."""
 COMMIT = """
@@ -77,7 +79,8 @@ class RedisFeatureStore:
     @classmethod
     def of(cls, settings: Settings) -> "RedisFeatureStore":
         """Return the store of an installation, over connections of its own."""
-        redis = Redis.from_url(settings.redis_url.get_secret_value())
+        most = settings.serving_max_concurrency + CONNECTIONS
+        redis = Redis.from_url(settings.redis_url.get_secret_value(), max_connections=most)
         pool: Any = redis.connection_pool
         pool.connection_class = type("PackingConnection", (_PacksInC, pool.connection_class), {})
         return cls(redis, settings.names, settings.user_ttl_s, settings.item_ttl_s)

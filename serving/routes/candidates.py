@@ -49,9 +49,9 @@ class FilterParameters(BaseModel):
     engaged: Annotated[bool, Field(description="Let items through that the user engaged with.")] = False
     delivered: Annotated[bool, Field(description="Let items through that were delivered already.")] = False
 
-    def filters(self, default_max_age_s: int) -> Filters:
-        """Return the filters asked for."""
-        age_s = self.max_age_s or default_max_age_s
+    def filters(self, most_age_s: int) -> Filters:
+        """Return the filters asked for; no item is older than `most_age_s`, if that is not 0."""
+        age_s = min(filter(None, (self.max_age_s, most_age_s)), default=None)
         return Filters(
             self.relevance,
             not self.engaged,

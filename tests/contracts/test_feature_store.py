@@ -1,11 +1,13 @@
 """One suite over every feature store."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from redis import Redis as SyncRedis
 from redis.asyncio import Connection, Redis
 
 from headwater.activity import ItemActivity
@@ -17,6 +19,7 @@ from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
 from headwater.stores.protocol import STALE_S, StaleWrites, StoredItem
 from headwater.user_record import UserRecord, encode_user_record
+from serving.retrieval import TURNS
 from tests.services import RedisService
 
 USER = UserRecord(UserState(("i",), (1_700_000_000_000,), engagements=1), 2, 3, b"123456")
@@ -65,6 +68,30 @@ async def test_damaged_values_are_as_none_and_told(
     assert await store.items(["half", "i"]) == [None, ITEM]
     assert names.user("half") in caplog.text
     assert names.item("half") in caplog.text
+    await store.close()
+
+
+async def test_redis_works_on_a_reading_after_a_few_turns_of_the_event_loop(redis_server: RedisService) -> None:
+    store = RedisFeatureStore.of(Settings(redis_url=SecretStr(redis_server.url)))
+    await store.users(["u"])
+    with SyncRedis.from_url(redis_server.url) as redis:
+        redis.config_resetstat()
+        reading = asyncio.create_task(store.users(["u"]))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        deadline = time.monotonic() + 5  # from here on the event loop stands still
+        while "cmdstat_mget" not in redis.info("commandstats") and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert "cmdstat_mget" in redis.info("commandstats")
+    await reading
+    await store.close()
+
+
+async def test_as_many_queries_read_at_once_as_a_server_lets_in(redis_server: RedisService) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), serving_max_concurrency=300)
+    store = RedisFeatureStore.of(settings)
+    readings = (store.users([f"u{number}"]) for number in range(settings.serving_max_concurrency))
+    assert len(await asyncio.gather(*readings)) == 300
     await store.close()
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from headwater.activity import (
     HALF_LIVES_MS,
+    WINDOWS,
     ItemActivity,
     decode_activity,
     decode_activity_frame,
@@ -14,6 +15,7 @@ from headwater.activity import (
     encode_activity_frame,
     summed,
 )
+from headwater.events import MAX_EPOCH_MS
 
 START_MS = 1_700_000_000_000
 
@@ -61,3 +63,9 @@ def test_binary_forms_are_lossless() -> None:
 def test_a_torn_frame_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_activity_frame(data)
+
+
+def test_an_activity_beyond_all_times_is_refused() -> None:
+    data = encode_activity(ItemActivity((1.0,) * WINDOWS, MAX_EPOCH_MS + 1, 1, 1))
+    with pytest.raises(ValueError, match="beyond"):
+        decode_activity(data)

@@ -118,3 +118,12 @@ def test_records_without_shorter_forms_stay_readable() -> None:
 def test_another_format_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a user record"):
         decode_user_record(data)
+
+
+def test_a_record_with_a_damaged_text_is_refused() -> None:
+    engagement = Engagement(event_id="e", user_id="u", item_id="item-1", occurred_at=START_MS)
+    record, _ = UserRecord().apply(engagement, ("t1",), 3, 7)
+    data = encode_user_record(record)
+    for text in (b"item-1", b"t1"):
+        with pytest.raises(ValueError, match="texts"):
+            decode_user_record(data.replace(text, b"\n" + text[1:]))

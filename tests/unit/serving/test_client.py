@@ -1,5 +1,7 @@
 """The client: patience with an overloaded server, no illusions about a broken answer."""
 
+import json
+
 import httpx
 import pytest
 
@@ -66,3 +68,18 @@ def test_a_fault_is_named_for_what_it_is(status: int, code: str, kind: type[Head
     with pytest.raises(HeadwaterError, match="why") as caught:
         served(fault).candidates("u", "t")
     assert type(caught.value) is kind
+
+
+def test_filters_may_be_sets_and_none() -> None:
+    asked = list[httpx.Request]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, text=LINE % "u")
+
+    found = HeadwaterClient("http://server")
+    found._http = httpx.Client(base_url="http://server", transport=httpx.MockTransport(answer))
+    found.candidates("u", "t", exclude=frozenset({"a"}), max_age_s=None)
+    assert dict(asked[0].url.params) == {"user_id": "u", "k": "50", "exclude": "a"}
+    assert list(found.notify_lines(["u"], "t", exclude={"a"}, relevance=None))
+    assert json.loads(asked[1].content) == {"user_ids": ["u"], "topics": ["t"], "k": 50, "exclude": ["a"]}

@@ -1,9 +1,10 @@
 """Generations as a server holds them: what is followed, what answers, what is passed over."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from prometheus_client import generate_latest
 from redis import RedisError
 
 from headwater.activity import ItemActivity
+from headwater.delivered import Delivered
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.generations import Generations
 from headwater.index import ItemIndex, Relevance, item_index
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.stores import MemoryFeatureStore
+from headwater.user_record import UserRecord
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
@@ -359,3 +362,51 @@ async def test_a_topic_that_vanishes_fails_its_own_query_alone(world: World) -> 
     assert isinstance(news, Answer)
     assert news.candidates.item_ids == ["a"]
     assert isinstance(sport, UnknownTopic)
+
+
+class Watched(MemoryFeatureStore):
+    """Takes a turn of the event loop for each reading, and counts those that began and ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = self.ended = 0
+        self.fails_at = -1
+
+    async def users_and_delivered(
+        self, user_ids: Sequence[str]
+    ) -> tuple[list[UserRecord | None], list[Delivered | None]]:
+        self.begun += 1
+        number = self.begun
+        await asyncio.sleep(0.001)
+        if number == self.fails_at:
+            raise RedisError("away")
+        self.ended += 1
+        return await super().users_and_delivered(user_ids)
+
+
+async def test_the_next_users_are_looked_up_while_others_are_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.retrieval.USERS_AT_ONCE", 2)
+    await promoted(world, "v1")
+    await world.follow("v1", "a", "news")
+    users, store = [f"u{number}" for number in range(5)], Watched()
+    retrieval = replace(world.retrieval, store=store)
+    answered = []
+    async for answers in retrieval.all_answers(users, "news", 1, Filters(), world.held.live):
+        answered += [answer.user_id for answer in answers]
+        assert store.begun == min(3, len(answered) // 2 + 1)
+    assert answered == users
+
+    abandoned: Any = retrieval.all_answers(users, "news", 1, Filters(), world.held.live)
+    await anext(abandoned)
+    ended = store.ended
+    await abandoned.aclose()
+    await asyncio.sleep(0.01)
+    assert store.ended == ended, "what nobody waits for any more is not read"
+
+    store.fails_at = store.begun + 2
+    broken = retrieval.all_answers(users, "news", 1, Filters(), world.held.live)
+    assert len(await anext(broken)) == 2
+    with pytest.raises(RedisError):
+        await anext(broken)
