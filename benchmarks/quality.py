@@ -198,8 +198,9 @@ def page() -> str:
                 PLOTS[experiment.name](first, RESULTS / name)
                 parts += ["", f"![{experiment.title}]({name})"]
             seeds = ", ".join(map(str, runs))
-            seconds = statistics.median(run["seconds"] for run in runs.values())
-            parts += ["", f"Seeds {seeds}; medians over the seeds; {seconds:.0f} s a run: `{first['command']}`"]
+            seconds = [run["seconds"] for run in runs.values() if "seconds" in run]  # left out where a run was suspended
+            took = f"; {statistics.median(seconds):.0f} s a run" if seconds else ""
+            parts += ["", f"Seeds {seeds}; medians over the seeds{took}: `{first['command']}`"]
     return "\n".join(parts) + "\n"
 
 

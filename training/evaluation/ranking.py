@@ -122,7 +122,7 @@ class Ranking:
                     again = scorer.second_stage(asked, own, embedded[live[best]], *parts)
                     filtered[best] = again - again.min() + filtered[best].max()
                 self._rank_scores(name, scores, place, on_topic, filtered)
-                if scorer.steered:
+                if scorer.steered and not scorer.second_stage:  # that one lifts the topic asked for above all others
                     self.row(f"{name}+merged").add(rank_of(filtered, place), _match(filtered, on_topic))
 
     def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
