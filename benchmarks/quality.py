@@ -198,7 +198,8 @@ def page() -> str:
                 PLOTS[experiment.name](first, RESULTS / name)
                 parts += ["", f"![{experiment.title}]({name})"]
             seeds = ", ".join(map(str, runs))
-            seconds = [run["seconds"] for run in runs.values() if "seconds" in run]  # left out where a run was suspended
+            # A run that was suspended does not say how long it took.
+            seconds = [run["seconds"] for run in runs.values() if "seconds" in run]
             took = f"; {statistics.median(seconds):.0f} s a run" if seconds else ""
             parts += ["", f"Seeds {seeds}; medians over the seeds{took}: `{first['command']}`"]
     return "\n".join(parts) + "\n"
