@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,27 @@ PARQUET_ROWS = 10_000
 KINDS = (".csv", ".jsonl", ".parquet")
 
 
-def _partial(path: Path) -> Path:
-    """Return where answers are collected until all are there; as lines for Parquet, which cannot grow."""
-    if path.suffix.lower() == ".parquet":
-        return path.with_suffix(".parquet.partial.jsonl")
-    return path.with_name(f"{path.name}.partial")
+def _partial(path: Path, k: int) -> Path:
+    """Return where answers of up to k candidates are collected until all are there; as lines for Parquet, which cannot grow."""
+    return path.with_name(f"{path.name}.k{k}.partial{'.jsonl' if path.suffix.lower() == '.parquet' else ''}")
+
+
+def _partials(path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{escape(path.name)}.k*.partial*"))
 
 
 def forget(path: Path) -> None:
     """Delete an output file and what is collected for it."""
-    for each in (path, _partial(path)):
+    for each in (path, *_partials(path)):
         each.unlink(missing_ok=True)
 
 
-def count_complete(path: Path) -> int:
-    """Return how many users a broken-off job answered for; a torn last line is cut off.
+def count_complete(path: Path, k: int) -> int:
+    """Return how many users a broken-off job with the same k answered for; a torn last line is cut off.
 
     Raises:
-        DataFileError: the extension is none that can be written, or the finished file is there.
+        DataFileError: the extension is none that can be written, the finished file is there, or a job with another k was
+            broken off.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -43,7 +47,10 @@ def count_complete(path: Path) -> int:
         raise DataFileError(f"{path.parent}: no such directory")
     if path.exists():
         raise DataFileError(f"{path} is there and complete; use --restart to write it anew")
-    lines = _partial(path)
+    lines = _partial(path, k)
+    for other in _partials(path):
+        if other != lines:
+            raise DataFileError(f"{other} was begun with another --k than {k}; use --restart")
     if not lines.exists():
         return 0
     _cut_torn_line(lines)
@@ -53,9 +60,9 @@ def count_complete(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def begun(path: Path) -> Iterator[tuple[str, str]]:
+def begun(path: Path, k: int) -> Iterator[tuple[str, str]]:
     """Yield user and topic of each answer that a broken-off job left behind, which `count_complete` has counted."""
-    lines = _partial(path)
+    lines = _partial(path, k)
     if path.suffix.lower() == ".csv":
         with lines.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
@@ -99,12 +106,12 @@ def _complete_csv_users(path: Path) -> int:
 
 
 @contextmanager
-def open_writer(path: Path) -> Iterator[Write]:
+def open_writer(path: Path, k: int) -> Iterator[Write]:
     """Append answers to those that a broken-off job left behind; the output file appears when the block ends.
 
     The format follows from the extension.
     """
-    lines = _partial(path)
+    lines = _partial(path, k)
     if path.suffix.lower() == ".csv":
         with lines.open("a", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")

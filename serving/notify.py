@@ -32,11 +32,11 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
         raise UsageError(f"--output {output} is the users file itself")
     if restart:
         forget(output)
-    done = count_complete(output)
+    done = count_complete(output, k)
     if done > total:
         raise UsageError(f"{output} holds {done} users, {users} only {total}: another job's output? Use --restart")
     if done:
-        for (user_id, of_topic), wanted in zip(begun(output), read_users(users), strict=False):
+        for (user_id, of_topic), wanted in zip(begun(output, k), read_users(users), strict=False):
             if of_topic != topic:
                 raise UsageError(
                     f"{output} was begun with topic {of_topic!r}, not {topic!r}: another job's output? Use --restart"
@@ -51,7 +51,7 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
         lines = client.notify_lines(islice(read_users(users), done, None), topic, k)
         first = list(islice(lines, 1))  # what is refused leaves no file behind
         with (
-            open_writer(output) as write,
+            open_writer(output, k) as write,
             click.progressbar(
                 length=total, label=f"topic {topic}", hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
             ) as bar,

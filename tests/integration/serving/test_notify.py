@@ -23,7 +23,7 @@ def test_notification_job_from_file_to_file(system: tuple[Settings, Server], tmp
     output = tmp_path / "out.csv"
     whole = output.read_bytes()
     output.unlink()
-    (tmp_path / "out.csv.partial").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "out.csv.k5.partial").write_bytes(whole[: len(whole) // 2])
     resumed = headwater(
         settings, "notify", "--topic", "news", "--users", str(users), "--k", "5", "--output", str(output), "--json"
     )
@@ -55,7 +55,7 @@ def test_the_users_of_an_output_are_those_of_the_file_after_a_restarted_job(
     settings, _ = system
     users, output = tmp_path / "users.txt", tmp_path / "out.parquet"
     users.write_text("\n".join(f"user-{number}" for number in range(50)))
-    (tmp_path / "out.parquet.partial.jsonl").write_text('{"of": "another job"}\n')
+    (tmp_path / "out.parquet.k2.partial.jsonl").write_text('{"of": "another job"}\n')
     arguments = ("notify", "--topic", "news", "--users", str(users), "--k", "2", "--output", str(output), "--json")
     done = headwater(settings, *arguments, "--restart")
     assert done.returncode == 0, done.stderr

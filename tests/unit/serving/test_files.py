@@ -10,9 +10,10 @@ from serving.candidate_files import begun, count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
 KINDS = ["csv", "jsonl", "parquet"]
+K = 2
 
 
-def answer(number: int, candidates: int = 2) -> bytes:
+def answer(number: int, candidates: int = K) -> bytes:
     found = tuple(Candidate(item_id=f'i{each},"é', score=1.5) for each in range(candidates))
     answered = UserCandidates(
         user_id=f"u{number}", topic="t", candidates=found, bundle_version="v1", generation="v1", cold_start=False
@@ -22,7 +23,7 @@ def answer(number: int, candidates: int = 2) -> bytes:
 
 def break_off(path: Path, users: int) -> None:
     """Begin a job that is interrupted after so many users."""
-    with pytest.raises(KeyboardInterrupt), open_writer(path) as write:
+    with pytest.raises(KeyboardInterrupt), open_writer(path, K) as write:
         for number in range(users):
             write(answer(number))
         raise KeyboardInterrupt
@@ -33,15 +34,23 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
     path = tmp_path / f"out.{kind}"
     break_off(path, 5)
     assert not path.exists()
-    done = count_complete(path)
+    done = count_complete(path, K)
     assert done in (4, 5)
-    assert list(begun(path)) == [(f"u{number}", "t") for number in range(done)]
-    with open_writer(path) as write:
+    assert list(begun(path, K)) == [(f"u{number}", "t") for number in range(done)]
+    with open_writer(path, K) as write:
         for number in range(done, 8):
             write(answer(number))
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(DataFileError, match="is there and complete; use --restart"):
-        count_complete(path)
+        count_complete(path, K)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_of_another_length_are_not_continued(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out.{kind}"
+    break_off(path, 2)
+    with pytest.raises(DataFileError, match="begun with another --k than 3; use --restart"):
+        count_complete(path, 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,22 +58,22 @@ def test_forgetting_leaves_nothing_to_go_on_from(kind: str, tmp_path: Path) -> N
     path = tmp_path / f"out.{kind}"
     break_off(path, 2)
     forget(path)
-    assert count_complete(path) == 0
+    assert count_complete(path, K) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_cut_of_a_csv_file_is_continued_to_the_same_file(tmp_path: Path) -> None:
-    path, partial = tmp_path / "out.csv", tmp_path / "out.csv.partial"
+    path, partial = tmp_path / "out.csv", tmp_path / "out.csv.k2.partial"
     answers = [answer(0), answer(1, candidates=0), answer(2, candidates=1), answer(2)]
-    with open_writer(path) as write:
+    with open_writer(path, K) as write:
         for each in answers:
             write(each)
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.unlink()
         partial.write_bytes(whole[:length])
-        done = count_complete(path)
-        with open_writer(path) as write:
+        done = count_complete(path, K)
+        with open_writer(path, K) as write:
             for each in answers[done:]:
                 write(each)
         assert path.read_bytes() == whole, length

@@ -8,13 +8,14 @@ from click.testing import CliRunner
 from headwater.errors import DataFileError, UsageError
 from serving.candidate_files import open_writer
 from serving.notify import notify
-from tests.unit.serving.test_files import KINDS, answer, break_off
+from tests.unit.serving.test_files import KINDS, K, answer, break_off
 
 
 def asked(tmp_path: Path, topic: str, output: Path, lines: str = "u0\nu1\nu2\n") -> BaseException | None:
     users = tmp_path / "users.txt"
     users.write_text(lines)
-    return CliRunner().invoke(notify, ["--topic", topic, "--users", str(users), "--output", str(output)]).exception
+    arguments = ["--topic", topic, "--users", str(users), "--k", str(K), "--output", str(output)]
+    return CliRunner().invoke(notify, arguments).exception
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,6 +40,6 @@ def test_the_output_of_a_job_with_other_users_is_refused(kind: str, tmp_path: Pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_complete_output_is_refused(kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
-    with open_writer(output) as write:
+    with open_writer(output, K) as write:
         write(answer(0))
     assert isinstance(asked(tmp_path, "t", output), DataFileError)
