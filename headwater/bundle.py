@@ -105,6 +105,8 @@ class Bundle:
         try:
             manifest = read_manifest(path)
             _check_files(path, manifest)
+            if manifest.version != path.name:
+                raise BundleRefused(f"{path.name}: its {MANIFEST_FILE} says that it is {manifest.version}")
             vocabulary = Vocabulary.read(path / VOCABULARY_FILE)
             towers = (Tower(path / name, threads) for name in (USER_TOWER_FILE, ITEM_TOWER_FILE))
             bundle = cls(path, manifest, vocabulary, *towers)

@@ -1,10 +1,14 @@
 """Which records count: one answer for the stream and the trainer."""
 
+from pydantic import TypeAdapter
+
 from headwater.errors import InvalidEvent
-from headwater.events import Delivery, Engagement, Item, now_ms
+from headwater.events import Delivery, Engagement, Identifier, Item, now_ms
 from headwater.frames import Headers, decode_frame, is_frame
 from headwater.settings import Settings
 from headwater.wire import decode
+
+ITEM_ID: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 def latest_ms(settings: Settings) -> int:
@@ -68,10 +72,9 @@ def _require_user_key(key: bytes | None, user_id: str) -> None:
 
 
 def _tombstone_id(key: bytes | None) -> str:
-    try:
-        item_id = (key or b"").decode()
-    except UnicodeDecodeError:
-        raise InvalidEvent("invalid", "a tombstone's key must be an item_id in UTF-8") from None
-    if not item_id:
+    if not key:
         raise InvalidEvent("empty", "a record without key and value says nothing")
-    return item_id
+    try:
+        return ITEM_ID.validate_python(key.decode())
+    except ValueError:  # UnicodeDecodeError, too
+        raise InvalidEvent("invalid", "a tombstone's key must be an item_id in UTF-8") from None

@@ -45,6 +45,10 @@ HEADER_FRAME = "headwater_frame"
 HEADER_REPLAYED = "headwater_replayed_from"
 
 
+NO_NAMESPACE = "headwater"
+"""What keys begin with where there is no namespace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Kafka topic names and Redis keys of one namespace; an empty namespace adds no prefix."""
@@ -56,7 +60,7 @@ class Names:
         return f"{self.namespace}.{name}" if self.namespace else name
 
     def _key(self, *parts: str) -> str:
-        return ":".join((self.namespace or "headwater", *parts))
+        return ":".join((self.namespace or NO_NAMESPACE, *parts))
 
     def user(self, user_id: str) -> str:
         return self._key("user", user_id)
@@ -80,6 +84,10 @@ class Names:
 
     def activity_partitions(self) -> str:
         return self._key("activity-partitions")
+
+    def claim(self, topic: str, partition: int) -> str:
+        """Who began the newest batch of a partition of a Kafka topic."""
+        return self._key("claim", topic, str(partition))
 
     def generations(self) -> str:
         return self._key("generations")

@@ -7,7 +7,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, ValidationIn
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from headwater.errors import UsageError
-from headwater.names import Names
+from headwater.names import NO_NAMESPACE, Names
 
 DAY_S = 86_400
 MAX_PORT = 65_535
@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     def _api_version(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(int(part) for part in value.split(".")) if value else None
+        return value
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespace(cls, value: str) -> str:
+        if value == NO_NAMESPACE:
+            raise ValueError("is what keys begin with where there is no namespace; choose another")
         return value
 
     @field_validator("kafka_sasl_password")

@@ -58,6 +58,8 @@ def decode_successions(data: bytes) -> list[Succession]:
         while at < len(data):
             offset, at_ms, count = _ENTRY.unpack_from(data, at)
             at += _ENTRY.size
+            if count > DEPTH:
+                raise ValueError(f"a succession of {count} items")
             names = []
             for _ in range(count + 1):
                 (length,) = _LENGTH.unpack_from(data, at)

@@ -7,11 +7,12 @@ import faust
 from faust.tables import TableManager
 
 from headwater.settings import Settings
-from headwater.stores.protocol import STALE_S
 from streams.transport import BatchTransport
 
 SESSION_TIMEOUT_S = 10.0
 HEARTBEAT_S = 3.0
+PUBLISH_TIMEOUT_S = 8.0
+"""Less than a session: what comes later may come after what another worker has published meanwhile."""
 COMMIT_INTERVAL_S = 0.5
 MAX_FETCHED = 512
 MAX_WAITING = 64
@@ -48,7 +49,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         producer_acks=-1,
-        producer_request_timeout=STALE_S,  # what comes later may come after what another worker has published meanwhile
+        producer_request_timeout=PUBLISH_TIMEOUT_S,
         store="memory://",
         stream_buffer_maxsize=MAX_WAITING,
         topic_allow_declare=False,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from headwater.delivered import Delivered
 from headwater.errors import InvalidEvent
 from headwater.intake import read_delivery
-from headwater.stores import FeatureStore, FeatureWrites
+from headwater.stores import FeatureStore
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Record
 from streams.report import Report
@@ -29,7 +29,7 @@ class DeliveryFold:
             except InvalidEvent as error:
                 letters.append(record.rejected(error))
         user_ids = list({delivery.user_id for _, delivery in accepted})
-        writes = FeatureWrites()
+        writes = await self.store.begin({record.source for record, _ in accepted})
         current = dict(zip(user_ids, await self.store.delivered(user_ids), strict=True))
         for record, delivery in accepted:
             before = writes.delivered.get(delivery.user_id) or current[delivery.user_id] or Delivered()

@@ -49,19 +49,20 @@ class EngagementFold:
         # 2. Read what the batch touches; an unknown item makes a dead letter.
         accepted, unknown = await self._accept(decoded)
         letters += unknown
-        # 3. Fold. An offset applied before a crash changes neither the user nor the item.
+        # 3. Keep the dead letters: once what the same users did later is stored, these would count as repeated.
+        await self.publisher.publish(list(map(dead_letter_record, letters)))
+        # 4. Fold. An offset applied before a crash changes neither the user nor the item.
         writes, successions, outcomes = await self._fold(accepted)
-        # 4. Store all of it at once.
+        # 5. Store all of it at once.
         await self.store.commit(writes)
-        # 5. Tell: activity and successions carry their offsets, so repeating them is harmless.
+        self._count(outcomes, letters)
+        # 6. Tell: activity and successions carry their offsets, so repeating them is harmless.
         await self.publisher.publish(
             [
-                *map(dead_letter_record, letters),
                 *_frames(ITEM_ACTIVITY, _activities(writes), encode_activity_frame),
                 *_frames(ITEM_SUCCESSIONS, successions, encode_successions),
             ]
         )
-        self._count(outcomes, letters)
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
         latest_ms = self.latest_ms()
@@ -93,7 +94,8 @@ class EngagementFold:
     async def _fold(self, accepted: list[Accepted]) -> tuple[FeatureWrites, Successions, list[Outcome]]:
         user_ids = list({engagement.user_id for _, engagement, _ in accepted})
         keys = list({(record.partition, engagement.item_id) for record, engagement, _ in accepted})
-        writes, successions, outcomes = FeatureWrites(), Successions(), []
+        writes = await self.store.begin({record.source for record, *_ in accepted})
+        successions, outcomes = Successions(), []
         users = dict(zip(user_ids, await self.store.users(user_ids), strict=True))
         activities = dict(zip(keys, await self.store.activities(keys), strict=True))
         for record, engagement, topics in accepted:

@@ -65,7 +65,7 @@ class ItemIntake:
             await self.publisher.publish(self.embedder.embed(back))  # those that were updated meanwhile
 
     async def _fenced(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
-        writes = FeatureWrites()
+        writes = await self.store.begin({record.source for record, _ in changes.values()})
         current = await self.store.items(list(changes))
         for (item_id, (record, item)), stored in zip(changes.items(), current, strict=True):
             if stored is not None and stored.partition == record.partition and stored.offset > record.offset:

@@ -22,6 +22,11 @@ class Record:
     place: int = 0
 
     @property
+    def source(self) -> tuple[str, int]:
+        """The topic and partition it came from."""
+        return self.topic, self.partition
+
+    @property
     def position(self) -> int:
         """Where it stands in its partition; larger for later ones."""
         return position(self.offset, self.place)

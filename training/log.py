@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kafka import TopicPartition
+
 from headwater.consumers import consuming, partitions_of, records_until
 from headwater.errors import InvalidEvent
 from headwater.events import now_ms
@@ -17,6 +19,7 @@ from training.examples import Logged
 
 MAX_POLL_RECORDS = 5000
 Offsets = dict[str, dict[int, int]]
+Ends = dict[TopicPartition, int]
 
 
 @dataclass
@@ -48,10 +51,20 @@ class LogReader:
                 corpus.put(item, read_ms)
         return count
 
-    def read_engagements(self) -> Iterator[Logged]:
-        """Yield new engagements in the order of each partition."""
+    def engagements_end(self) -> Ends:
+        """Return where the log of engagements ends now."""
+        with consuming(self.settings) as consumer:
+            partitions = partitions_of(consumer, self.settings.names.topic(ENGAGEMENTS))
+            ends: Ends = consumer.end_offsets(partitions)
+        return ends
+
+    def read_engagements(self, ends: Ends | None = None) -> Iterator[Logged]:
+        """Yield new engagements in the order of each partition, up to `ends` or the present end.
+
+        Of `ends` that were asked for before items are read, all engagements are with items the stream knew as well.
+        """
         latest = latest_ms(self.settings)
-        for record in self._records(ENGAGEMENTS):
+        for record in self._records(ENGAGEMENTS, ends):
             for place, (key, value, headers) in enumerate(events_in(record.key, record.value, record.headers)):
                 try:
                     engagement = read_engagement(key, value, headers, latest)
@@ -70,7 +83,7 @@ class LogReader:
         ends = {each.partition: end for each, end in consumer.end_offsets(partitions).items()}
         return not ends or all(offset <= ends.get(number, 0) for number, offset in self.offsets[name].items())
 
-    def _records(self, name: str) -> Iterator[Any]:
+    def _records(self, name: str, ends: Ends | None = None) -> Iterator[Any]:
         offsets = self.offsets[name]
         options = {"max_poll_records": MAX_POLL_RECORDS, "auto_offset_reset": "earliest"}
         with consuming(self.settings, **options) as consumer:
@@ -79,6 +92,6 @@ class LogReader:
             first = consumer.beginning_offsets(partitions)
             for partition in partitions:
                 consumer.seek(partition, max(offsets.get(partition.partition, 0), first[partition]))
-            for record in records_until(consumer, consumer.end_offsets(partitions), self.settings):
+            for record in records_until(consumer, ends or consumer.end_offsets(partitions), self.settings):
                 offsets[record.partition] = record.offset + 1
                 yield record

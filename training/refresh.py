@@ -170,9 +170,10 @@ class Trainer:
         if not self.reader.fits():
             log.warning("the log ends before what was learned of it: it is another one, training begins anew")
             self._begin_anew()
+        ends = self.reader.engagements_end()
         self.reader.read_items(self.corpus)
         self.corpus.forget(now_ms() - self.settings.item_ttl_s * 1000)
-        return build_examples(self.users, self.corpus, self.reader.read_engagements()).in_time()
+        return build_examples(self.users, self.corpus, self.reader.read_engagements(ends)).in_time()
 
     def _fitted_learner(self) -> Learner:
         if self.learner is None:

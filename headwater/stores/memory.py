@@ -1,12 +1,12 @@
 """The feature store in a process's own memory, for tests and offline work."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
 from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
-from headwater.stores.protocol import FeatureWrites, StoredItem
+from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
 from headwater.user_record import UserRecord
 
 Entry = TypeVar("Entry")
@@ -20,6 +20,7 @@ class MemoryFeatureStore:
         self._delivered: dict[str, Delivered] = {}
         self._items: dict[str, StoredItem] = {}
         self._activities: dict[tuple[int, str], ItemActivity] = {}
+        self._claims: dict[SourcePartition, bytes] = {}
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
         return [self._users.get(user_id) for user_id in user_ids]
@@ -38,8 +39,14 @@ class MemoryFeatureStore:
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
         return [self._activities.get(key) for key in keys]
 
+    async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
+        writes = claimed(sources)
+        self._claims.update(writes.claims)
+        return writes
+
     async def commit(self, writes: FeatureWrites) -> None:
-        writes.require_fresh()
+        if any(self._claims.get(source) != sign for source, sign in writes.claims.items()):
+            raise StaleWrites("another batch of the same partition was begun meanwhile")
         self._users.update(writes.users)
         self._delivered.update(writes.delivered)
         self._activities.update(writes.activities)

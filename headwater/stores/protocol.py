@@ -1,7 +1,7 @@
 """What every feature store offers; one contract suite holds all implementations to it."""
 
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+import secrets
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,12 +10,13 @@ from headwater.delivered import Delivered
 from headwater.events import Item
 from headwater.user_record import UserRecord
 
-STALE_S = 8.0
-"""Less than a stream worker's session with Kafka lasts without it: another one may have its partitions after that."""
+CLAIM_BYTES = 12
+SourcePartition = tuple[str, int]
+"""A Kafka topic, with its namespace, and a partition of it."""
 
 
 class StaleWrites(Exception):
-    """What a batch was computed from was read too long ago; it must be applied again."""
+    """Another worker has begun a batch of the same partition since this one read; the batch must be applied again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +37,19 @@ class FeatureWrites:
         activities: (partition, item_id) to activity.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
-        begun_s: Before what they are computed from was read, `time.monotonic`.
+        claims: Where the records come from, to the sign under which that was claimed, see `FeatureStore.begin`.
     """
 
     users: dict[str, UserRecord] = field(default_factory=dict)
     activities: dict[tuple[int, str], ItemActivity] = field(default_factory=dict)
     items: dict[str, StoredItem | None] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
-    begun_s: float = field(default_factory=time.monotonic)
+    claims: Mapping[SourcePartition, bytes] = field(default_factory=dict)
 
-    def require_fresh(self) -> None:
-        """Raise unless they can still be committed.
 
-        Raises:
-            StaleWrites: the worker stood still meanwhile.
-        """
-        age_s = time.monotonic() - self.begun_s
-        if age_s > STALE_S:
-            raise StaleWrites(f"what they are computed from was read {age_s:.1f} s ago")
+def claimed(sources: Collection[SourcePartition]) -> FeatureWrites:
+    """Return writes that claim partitions under a sign of their own."""
+    return FeatureWrites(claims=dict.fromkeys(sources, secrets.token_bytes(CLAIM_BYTES)))
 
 
 class FeatureStore(Protocol):
@@ -81,11 +77,18 @@ class FeatureStore(Protocol):
         """Return the activity of each (partition, item_id)."""
         ...
 
+    async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
+        """Claim partitions for one batch, before anything that it changes is read, and return writes to fill.
+
+        From here on no batch that was begun before is committed for them, whoever began it, however late it arrives.
+        """
+        ...
+
     async def commit(self, writes: FeatureWrites) -> None:
         """Store all of a batch or none of it.
 
         Raises:
-            StaleWrites: none of it is stored, since it might overwrite what another worker stored meanwhile.
+            StaleWrites: none of it is stored, since another batch of one of its partitions was begun meanwhile.
         """
         ...
 

@@ -2,8 +2,7 @@
 
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item, now_ms
 from headwater.names import Names
 from headwater.settings import Settings
-from headwater.stores.protocol import STALE_S, FeatureWrites, StaleWrites, StoredItem
+from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
 from headwater.user_record import UserRecord, decode_user_record, encode_user_record
 
 DECODED_ITEMS = 20_000
@@ -24,19 +23,25 @@ CONNECTIONS = 100
 """Beside one for each query at once: beyond them redis-py fails."""
 GONE_AFTER_MS = 60_000
 """How long after its time an item's value is gone for certain, whosever clock is ahead."""
+CLAIMED_MS = 24 * 3600 * 1000
 COMMIT = """
-local now = redis.call('TIME')
-if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[1]) then return 0 end
-for n, key in ipairs(KEYS) do redis.call('SET', key, ARGV[2 * n], 'PX', ARGV[2 * n + 1]) end
-local at = 2 * #KEYS + 2
+local claims, at = tonumber(ARGV[1]), tonumber(ARGV[1]) + 2
+for n = 1, claims do
+  if redis.call('GET', KEYS[n]) ~= ARGV[n + 1] then return 0 end
+end
+for n = claims + 1, #KEYS do
+  redis.call('SET', KEYS[n], ARGV[at], 'PX', ARGV[at + 1])
+  at = at + 2
+end
 while at <= #ARGV do
   redis.call(unpack(ARGV, at + 1, at + ARGV[at]))
   at = at + ARGV[at] + 1
 end
 return 1
 """
-"""All of a batch or none of it: until when, by Redis' clock; for each key its value and its time to live in ms; then other
-commands, how many words each has and the words. A client takes longer to send each command than Redis to carry it out."""
+"""All of a batch or none of it: the number of its claims, and their signs; for each other key its value and its time to live
+in ms; then other commands, how many words each has and the words. A client takes longer to send each command than Redis to
+carry it out."""
 log = logging.getLogger(__name__)
 Decoded = TypeVar("Decoded")
 Command = tuple[str | int, ...]
@@ -59,8 +64,9 @@ class _PacksInC:
 class RedisFeatureStore:
     """Reads with one MGET, writes with one script; everything carries a time to live.
 
-    What a worker has sent may reach Redis when its network is back, long after another one has taken its partitions over:
-    the script does nothing then.
+    A worker that Kafka has put out of its group may go on for a while beside the one that has its partitions now, and what it
+    has sent may reach Redis even later. The script does nothing once another batch of a partition was begun: of two workers
+    each reads what the other has stored.
 
     Args:
         redis: A client that returns bytes.
@@ -74,7 +80,6 @@ class RedisFeatureStore:
         self._names = names
         self._user_ttl_ms = user_ttl_s * 1000
         self._item_ttl_ms = item_ttl_s * 1000
-        self._ahead_ms: float | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisFeatureStore":
@@ -111,25 +116,24 @@ class RedisFeatureStore:
         values: Any = await self._redis.mget(wanted) if wanted else []
         return _decoded(wanted, values, decode)
 
+    async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
+        writes = claimed(sources)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for source, sign in writes.claims.items():
+                pipeline.set(self._names.claim(*source), sign, px=CLAIMED_MS)
+            await pipeline.execute()
+        return writes
+
     async def commit(self, writes: FeatureWrites) -> None:
+        claims = {self._names.claim(*source): sign for source, sign in writes.claims.items()}
         values = dict(self._values(writes))
         commands = [*self._note_active(writes.activities), *self._note_catalogue(writes.items)]
-        ahead_ms = await self._redis_ahead_ms()
-        writes.require_fresh()
-        latest_ms = round((writes.begun_s + STALE_S) * 1000 + ahead_ms)
         words: Iterable[str | int] = chain.from_iterable((len(command), *command) for command in commands)
-        arguments: list[Any] = [*values, latest_ms, *chain.from_iterable(values.values()), *words]
-        evaluated: Any = self._redis.eval(COMMIT, len(values), *arguments)
+        keys: list[str] = [*claims, *values]
+        arguments: list[Any] = [len(claims), *claims.values(), *chain.from_iterable(values.values()), *words]
+        evaluated: Any = self._redis.eval(COMMIT, len(keys), *keys, *arguments)
         if not await evaluated:
-            self._ahead_ms = None
-            raise StaleWrites("they reached Redis too late")
-
-    async def _redis_ahead_ms(self) -> float:
-        """Return by how much Redis' clock is ahead of `time.monotonic`, at least."""
-        if self._ahead_ms is None:
-            seconds, microseconds = await self._redis.time()
-            self._ahead_ms = seconds * 1000 + microseconds / 1000 - time.monotonic() * 1000
-        return self._ahead_ms
+            raise StaleWrites("another batch of the same partition was begun meanwhile")
 
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
         """Yield each key with its value and its time to live in ms."""

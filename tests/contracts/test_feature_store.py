@@ -17,7 +17,7 @@ from headwater.fold import UserState
 from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
-from headwater.stores.protocol import STALE_S, StaleWrites, StoredItem
+from headwater.stores.protocol import StaleWrites, StoredItem
 from headwater.user_record import UserRecord, encode_user_record
 from serving.retrieval import TURNS
 from tests.services import RedisService
@@ -124,27 +124,30 @@ async def test_what_is_committed_is_read_back(store: FeatureStore) -> None:
     assert [dict(batch) async for batch in store.active_items()] == [{(2, "i"): ACTIVITY}]
 
 
-async def test_what_was_read_too_long_ago_is_not_committed(store: FeatureStore) -> None:
+async def test_of_two_batches_of_a_partition_the_one_begun_last_is_committed(store: FeatureStore) -> None:
+    first = await store.begin({("engagements", 0), ("engagements", 1)})
+    other = await store.begin({("engagements", 2), ("items", 1)})
+    second = await store.begin({("engagements", 1)})
+    first.users["a"], first.items["i"] = USER, ITEM
     with pytest.raises(StaleWrites):
-        await store.commit(FeatureWrites({"a": USER}, begun_s=time.monotonic() - STALE_S - 1))
+        await store.commit(first)
     assert await store.users(["a"]) == [None]
+    assert await store.items(["i"]) == [None]
+    for writes, user_id in ((second, "b"), (other, "c")):
+        writes.users[user_id] = USER
+        await store.commit(writes)
+    assert await store.users(["b", "c"]) == [USER, USER]
 
 
-async def test_what_reaches_redis_too_late_changes_nothing(
-    redis_server: RedisService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headwater.stores.redis.STALE_S", 0.2)
+async def test_a_batch_that_redis_has_forgotten_the_claim_of_is_not_committed(redis_server: RedisService) -> None:
     async with Redis.from_url(redis_server.url) as redis:
+        store = RedisFeatureStore(redis, Names("claims"), user_ttl_s=1000, item_ttl_s=1000)
+        writes = await store.begin({("engagements", 0)})
         await redis.flushall()
-        store = RedisFeatureStore(redis, Names("late"), user_ttl_s=1000, item_ttl_s=1000)
-        await store.commit(FeatureWrites({"a": USER}, items={"i": ITEM}))
-        await redis.client_pause(400)
-        with pytest.raises(StaleWrites, match="too late"):
-            await store.commit(FeatureWrites({"b": USER}, items={"i": None}))
-        assert await store.users(["a", "b"]) == [USER, None]
-        assert await store.items(["i"]) == [ITEM]
-        await store.commit(FeatureWrites({"b": USER}))
-        assert await store.users(["b"]) == [USER]
+        writes.users["a"] = USER
+        with pytest.raises(StaleWrites):
+            await store.commit(writes)
+        assert await store.users(["a"]) == [None]
 
 
 async def test_an_empty_commit_is_one(store: FeatureStore) -> None:
@@ -171,6 +174,7 @@ async def test_everything_in_redis_expires(redis_server: RedisService) -> None:
     redis = Redis.from_url(redis_server.url)
     await redis.flushall()
     store = RedisFeatureStore(redis, Names("ttl"), user_ttl_s=1000, item_ttl_s=1000)
+    await store.begin({("engagements", 0)})
     await store.commit(FeatureWrites({"a": USER}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
     lasting = {b"ttl:catalogue", b"ttl:activity-partitions"}
     for key in await redis.keys("*"):

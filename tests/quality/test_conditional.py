@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -114,6 +115,8 @@ def test_a_bundle_is_refused_when_anything_about_it_changed(
             Bundle.load(path)
         (path / name).write_bytes(content)
     Bundle.load(path)
+    with pytest.raises(BundleRefused, match=f"renamed: its manifest.json says that it is {path.name}"):
+        Bundle.load(copytree(path, path.with_name("renamed")))
     (path / "manifest.json").write_text("{}")
     with pytest.raises(BundleRefused, match="broken"):
         Bundle.load(path)

@@ -135,6 +135,12 @@ def test_frames_say_what_they_were_given(entries: list[tuple[int, str, list[str]
             decode_successions(data[:-1])
 
 
+def test_more_predecessors_than_count_are_of_another_format() -> None:
+    told = Succession(0, T0, "i", tuple(f"i{number}" for number in range(DEPTH + 1)))
+    with pytest.raises(ValueError, match="a succession of 11 items"):
+        decode_successions(encode_successions([told]))
+
+
 def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
     covisits = ItemCovisits()
     told = [Succession(offset, T0, "b", ("a",)) for offset in range(3)]

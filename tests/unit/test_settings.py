@@ -29,6 +29,12 @@ def test_a_wrong_address_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert value in str(caught.value)
 
 
+def test_a_namespace_is_another_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_NAMESPACE", "headwater")
+    with pytest.raises(UsageError, match="HEADWATER_NAMESPACE='headwater': is what keys begin with"):
+        read_settings()
+
+
 def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_REDIS_URL", "redis://user:geheim@h:abc/0")
     with pytest.raises(UsageError) as caught:

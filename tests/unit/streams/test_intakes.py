@@ -1,7 +1,8 @@
 """The stream's agents on a store in memory: what they publish, and when."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,13 +12,14 @@ from redis import RedisError
 from headwater.events import Engagement, Item
 from headwater.generations import Generations
 from headwater.item_embedding import parse_embedding_key
-from headwater.names import ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
+from headwater.names import DEAD_LETTERS, ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.stores import FeatureWrites, MemoryFeatureStore
-from headwater.stores.protocol import StoredItem
+from headwater.stores.protocol import StaleWrites, StoredItem
 from headwater.successions import decode_successions
 from streams.embedder import Embedder
 from streams.engagements import EngagementFold
 from streams.items import ItemIntake
+from streams.publisher import PublishFailed
 from streams.record import Outgoing, Record
 from streams.report import Report
 from tests.bundles import make_bundle
@@ -33,9 +35,21 @@ class Published:
     """A publisher that keeps everything."""
 
     records: list[Outgoing] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
+        if self.failing & {record.topic for record in records}:
+            raise PublishFailed("no broker")
         self.records += records
+
+
+def item(item_id: str) -> Item:
+    return Item(item_id=item_id, topics=("t",), published_at=NOW_MS)
+
+
+def engaged(offset: int, item_id: str) -> Record:
+    event = Engagement(event_id=f"e{offset}", user_id="u", item_id=item_id, occurred_at=NOW_MS + offset)
+    return Record("engagements", 0, offset, b"u", event.to_wire())
 
 
 async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embed(tmp_path: Path) -> None:
@@ -43,8 +57,7 @@ async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embe
     register, published = Register(["v1", "missing"], away=True), Published()
     embedder = Embedder(cast(Generations, register), tmp_path)
     intake = ItemIntake(MemoryFeatureStore(), published, Report(), embedder, lambda: NOW_MS)
-    item = Item(item_id="a", topics=("news",), published_at=NOW_MS)
-    record = Record("items", 0, 0, b"a", item.to_wire())
+    record = Record("items", 0, 0, b"a", item("a").to_wire())
     with pytest.raises(RedisError):
         await intake.apply([record])
     register.away = False
@@ -73,6 +86,51 @@ async def test_what_is_told_of_long_ids_fits_into_records() -> None:
     offsets = [one.offset for each in told for one in decode_successions(each.value or b"")]
     assert offsets == sorted(offsets)
     assert len(offsets) == 512
+
+
+async def test_what_is_refused_is_kept_though_its_batch_is_repeated_once_it_could_be_accepted() -> None:
+    store, published = MemoryFeatureStore(), Published()
+    await store.commit(FeatureWrites(items={"old": StoredItem(item("old"), 0, 0)}))
+    fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000)
+    batch = [engaged(0, "fresh"), engaged(1, "old")]
+    published.failing = {ITEM_ACTIVITY}
+    with pytest.raises(PublishFailed):
+        await fold.apply(batch)
+    await store.commit(FeatureWrites(items={"fresh": StoredItem(item("fresh"), 0, 1)}))
+    published.failing = set()
+    await fold.apply(batch)
+    (user,) = await store.users(["u"])
+    assert user is not None
+    assert user.state.item_ids == ("old",)
+    assert [each.value for each in published.records if each.topic == DEAD_LETTERS] == [batch[0].value]
+    assert (fold.report.applied, fold.report.dead_letters) == (1, 1)
+
+
+class Interrupted(MemoryFeatureStore):
+    """A store on which another worker applies its batch while this one is between reading and storing."""
+
+    between: Callable[[], Awaitable[None]] | None = None
+
+    async def commit(self, writes: FeatureWrites) -> None:
+        between, self.between = self.between, None
+        if between:
+            await between()
+        await super().commit(writes)
+
+
+async def test_a_worker_that_was_put_out_of_its_group_overwrites_nothing() -> None:
+    store, records = Interrupted(), [engaged(number, "i") for number in range(10)]
+    await store.commit(FeatureWrites(items={"i": StoredItem(item("i"), 0, 0)}))
+    former, successor = (EngagementFold(store, Published(), Report(), lambda: NOW_MS + 10_000) for _ in range(2))
+    store.between = partial(successor.apply, records)
+    with pytest.raises(StaleWrites):
+        await former.apply(records[:6])
+    await former.apply(records[:6])
+    (user,), (activity,) = await store.users(["u"]), await store.activities([(0, "i")])
+    assert user is not None
+    assert activity is not None
+    assert (user.state.engagements, activity.total, user.offset) == (10, 10, records[-1].position)
+    assert (former.report.applied, former.report.repeated, successor.report.applied) == (0, 6, 10)
 
 
 class Expiring(MemoryFeatureStore):

@@ -23,8 +23,10 @@ from headwater.verification import VerificationReport
 from tests.bundles import make_bundle
 from tests.unit.training.fake_log import FakeLog
 from training.batches import LearningSettings
+from training.corpus import Corpus
 from training.export import new_version
 from training.gate import CANDIDATE, MIN_QUERIES, Decision
+from training.log import LogReader
 from training.refresh import Trainer
 from training.staging import alone
 
@@ -103,6 +105,28 @@ def test_a_refresh_that_fails_is_made_up_for_by_the_next(
     total += refreshed(trainer)["examples"]
     sent = sum(len(records) for partition, records in log.records.items() if partition.topic == ENGAGEMENTS)
     assert total == sent == int(trainer.corpus.totals.sum())
+
+
+def test_engagements_with_items_that_come_meanwhile_wait_for_the_next_refresh(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(settings, LEARNING)
+    log.send(next(hours))
+    read_items = LogReader.read_items
+
+    def then_more_comes(reader: LogReader, corpus: Corpus) -> int:
+        count = read_items(reader, corpus)
+        if "fresh" not in corpus.item_index:
+            at_ms = now_ms()
+            log.send([Item(item_id="fresh", topics=("topic-0",), published_at=at_ms)])
+            log.send([Engagement(event_id="e", user_id="u", item_id="fresh", occurred_at=at_ms)])
+        return count
+
+    monkeypatch.setattr(LogReader, "read_items", then_more_comes)
+    refreshed(trainer)
+    assert "u" not in trainer.users
+    assert refreshed(trainer)["examples"] == 1
+    assert trainer.users["u"].state.item_ids == ("fresh",)
 
 
 def test_a_first_refresh_that_fails_leaves_nothing(
