@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headwater.bundle import Bundle
-from headwater.errors import BundleError
+from headwater.errors import BundleError, BundleRefused
 from headwater.events import Item
 from headwater.features import encode_items
 from headwater.generations import Generations
@@ -38,7 +38,7 @@ class Embedder:
     Attributes:
         known: Whether the register was read: before that nothing tells for which versions to embed.
         registered: Versions that items are embedded for, by whoever could load their bundles.
-        refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`.
+        refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`; one that is not here, each time.
     """
 
     def __init__(self, generations: Generations, model_dir: Path) -> None:
@@ -73,13 +73,14 @@ class Embedder:
 
     async def _load(self, version: str) -> None:
         now_s, refused = time.monotonic(), self.refused.get(version)
-        if refused is not None and now_s - refused.tried_s < RETRY_S:
+        if refused and isinstance(refused.error, BundleRefused) and now_s - refused.tried_s < RETRY_S:
             return
         try:
             self._bundles[version] = await asyncio.to_thread(Bundle.load, self._model_dir / version)
             self.refused.pop(version, None)
         except BundleError as error:
-            log.error("bundle refused: %s", error)
+            if refused is None or str(refused.error) != str(error):
+                log.error("bundle refused: %s", error)
             self.refused[version] = Refusal(error, now_s)
 
     def embed(self, items: Sequence[Item], versions: Sequence[str] | None = None) -> list[Outgoing]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 
 from headwater.errors import BundleRefused, UnknownGeneration
@@ -14,6 +15,7 @@ from streams.publisher import Publisher
 
 SILENT_MS = 10_000
 SETTLE_S = 2.0
+CLOCKS_APART_MS = 5_000
 BATCH = 500
 
 log = logging.getLogger(__name__)
@@ -65,21 +67,28 @@ class Rebuild:
             )
 
     async def _build(self, version: str) -> None:
-        # 1. Claim it, and wait until every worker embeds new items for this version too.
+        # 1. Claim it.
+        begun_s, begun_ms = time.monotonic(), now_ms()
         await self._claim(version, state="building", embedded=0)
-        await asyncio.sleep(SETTLE_S)
-        # 2. Embed everything the catalogue holds; what arrives meanwhile comes through the item agent.
+        # 2. Embed everything the catalogue holds. By the end every worker embeds new items for this version, too.
         total, embedded = await self.store.catalogue_size(), 0
         async for batch in self.store.catalogue(BATCH):
-            items = [stored.item for stored in batch]
-            records = await asyncio.to_thread(self.embedder.embed, items, [version])
-            await self.publisher.publish(records)
-            await self._correct(version, batch)
-            embedded += len(items)
+            await self._embed(version, batch)
+            embedded += len(batch)
             await self._tell(version, "building", embedded=embedded, items=max(total, embedded))
-        # 3. Only now may it be verified.
+        await asyncio.sleep(begun_s + SETTLE_S - time.monotonic())
+        # 3. Embed what was stored meanwhile, perhaps by a worker that had not loaded the bundle yet.
+        async for batch in self.store.catalogue(BATCH, begun_ms - CLOCKS_APART_MS):
+            await self._embed(version, batch)
+            await self._tell(version, "building")
+        # 4. Only now may it be verified.
         await self._tell(version, "building", state="built")
         log.info("%s: %d items embedded", version, embedded)
+
+    async def _embed(self, version: str, batch: list[StoredItem]) -> None:
+        records = await asyncio.to_thread(self.embedder.embed, [stored.item for stored in batch], [version])
+        await self.publisher.publish(records)
+        await self._correct(version, batch)
 
     async def _clear(self, version: str) -> None:
         """Delete a pruned generation's embeddings: compaction keeps the newest record of each key for ever."""

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
+from headwater.events import now_ms
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
 from headwater.user_record import UserRecord
 
@@ -19,6 +20,7 @@ class MemoryFeatureStore:
         self._users: dict[str, UserRecord] = {}
         self._delivered: dict[str, Delivered] = {}
         self._items: dict[str, StoredItem] = {}
+        self._stored_ms: dict[str, int] = {}
         self._activities: dict[tuple[int, str], ItemActivity] = {}
         self._claims: dict[SourcePartition, bytes] = {}
 
@@ -54,10 +56,11 @@ class MemoryFeatureStore:
             if stored is None:
                 self._items.pop(item_id, None)
             else:
-                self._items[item_id] = stored
+                self._items[item_id], self._stored_ms[item_id] = stored, now_ms()
 
-    async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
-        for batch in _batches(list(self._items.values()), batch_size):
+    async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
+        entries = [stored for item_id, stored in self._items.items() if self._stored_ms[item_id] >= since_ms]
+        for batch in _batches(entries, batch_size):
             yield batch
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:

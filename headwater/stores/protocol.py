@@ -92,12 +92,15 @@ class FeatureStore(Protocol):
         """
         ...
 
-    def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
-        """Yield all catalogue entries in batches."""
+    def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
+        """Yield all catalogue entries in batches, or those stored since an epoch ms by the clocks of who stored them."""
         ...
 
     def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
-        """Yield the ids of entries whose time to live is over, in batches, and forget them after the last batch."""
+        """Yield the ids of entries whose time to live is over, in batches, and forget them after the last batch.
+
+        An entry that can still be read once its id was yielded has been stored anew meanwhile.
+        """
         ...
 
     async def catalogue_size(self) -> int:

@@ -42,6 +42,13 @@ return 1
 """All of a batch or none of it: the number of its claims, and their signs; for each other key its value and its time to live
 in ms; then other commands, how many words each has and the words. A client takes longer to send each command than Redis to
 carry it out."""
+EXPIRE = """
+for n = 2, #KEYS do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[n])
+  if score and tonumber(score) <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[n]) end
+end
+"""
+"""Delete the values of items that are still over, whatever their time to live was once: the catalogue, and a key for each."""
 log = logging.getLogger(__name__)
 Decoded = TypeVar("Decoded")
 Command = tuple[str | int, ...]
@@ -168,8 +175,8 @@ class RedisFeatureStore:
             yield "DEL", *map(self._names.item, gone)
             yield "ZREM", self._names.catalogue(), *gone
 
-    async def catalogue(self, batch_size: int = 1000) -> AsyncIterator[list[StoredItem]]:
-        members: Any = await self._redis.zrange(self._names.catalogue(), 0, -1)
+    async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
+        members: Any = await self._redis.zrangebyscore(self._names.catalogue(), since_ms, "+inf")
         item_ids = [member.decode() for member in members]
         for start in range(0, len(item_ids), batch_size):
             batch = item_ids[start : start + batch_size]
@@ -183,7 +190,11 @@ class RedisFeatureStore:
         if not members:
             return
         for start in range(0, len(members), batch_size):
-            yield [member.decode() for member in members[start : start + batch_size]]
+            item_ids = [member.decode() for member in members[start : start + batch_size]]
+            keys = [key, *map(self._names.item, item_ids)]
+            deleted: Any = self._redis.eval(EXPIRE, len(keys), *keys, before_ms, *item_ids)
+            await deleted
+            yield item_ids
         await self._redis.zremrangebyscore(key, "-inf", before_ms)
 
     async def catalogue_size(self) -> int:

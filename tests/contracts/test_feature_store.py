@@ -191,5 +191,6 @@ async def test_the_catalogue_tells_what_is_over(redis_server: RedisService) -> N
         assert [batch async for batch in store.expired()] == []
         await redis.zadd(names.catalogue(), {"old": 0})
         assert [batch async for batch in store.expired()] == [["old"]]
+        assert await store.items(["old", "new"]) == [None, ITEM], "whatever was left of its time to live"
         assert await store.catalogue_size() == 1
         assert [batch async for batch in store.expired()] == []
