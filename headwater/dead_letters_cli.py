@@ -12,7 +12,7 @@ from headwater.consumers import consuming, partitions_of, records_until
 from headwater.dead_letter import DeadLetter
 from headwater.errors import DeliveryFailed
 from headwater.events import iso
-from headwater.names import DEAD_LETTERS, TOPICS
+from headwater.names import DEAD_LETTERS, ITEMS, TOPICS
 from headwater.settings import Settings, read_settings
 
 SHOWN_BYTES = 120
@@ -55,19 +55,24 @@ def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
 def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
     """Append the original records to their topics again, each once, however often it was replayed in vain.
 
-    What is applied already is dropped as a duplicate as long as it is among the last 32 events of its user.
+    An engagement that is applied already is dropped as a duplicate as long as it is among the last 32 events of its user. Of an
+    item that has been sent again since, or deleted, nothing is replayed.
     """
     settings = read_settings()
     known = {settings.names.topic(name) for name in TOPICS} - {settings.names.topic(DEAD_LETTERS)}
     letters = [letter for letter in unique(read_dead_letters(settings, reason)) if letter.topic in known]
+    outdated = outdated_items(settings, letters)
+    letters = [letter for letter in letters if letter not in outdated]
     if not dry_run:
         _append(settings, letters)
     counts = Counter(letter.topic for letter in letters)
     if as_json:
-        click.echo(json.dumps({"replayed": counts, "dry_run": dry_run}))
+        click.echo(json.dumps({"replayed": counts, "outdated": len(outdated), "dry_run": dry_run}))
     else:
         verb = "would replay" if dry_run else "replayed"
         click.echo(f"{verb} {len(letters)}: " + ", ".join(f"{count} into {topic}" for topic, count in counts.items()))
+        if outdated:
+            click.echo(f"{len(outdated)} items were sent again or deleted since, and are left out")
 
 
 def unique(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
@@ -96,6 +101,30 @@ def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator
             letter = DeadLetter.from_record(record.key, record.value, record.headers, record.timestamp)
             if reason is None or letter.reason == reason:
                 yield letter
+
+
+def outdated_items(settings: Settings, letters: Iterable[DeadLetter]) -> set[DeadLetter]:
+    """Return the dead letters of items of which the log holds a later record; the replayed one would undo it.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer.
+    """
+    topic = settings.names.topic(ITEMS)
+    refused = {(letter.partition, letter.key): letter for letter in letters if letter.topic == topic and letter.key}
+    outdated: set[DeadLetter] = set()
+    if not refused:
+        return outdated
+    with consuming(settings) as consumer:
+        partitions = [each for each in partitions_of(consumer, topic) if each.partition in {at for at, _ in refused}]
+        consumer.assign(partitions)
+        for partition, beginning in consumer.beginning_offsets(partitions).items():
+            offsets = (letter.offset for letter in refused.values() if letter.partition == partition.partition)
+            consumer.seek(partition, max(beginning, min(offsets)))
+        for record in records_until(consumer, consumer.end_offsets(partitions), settings):
+            letter = refused.get((record.partition, record.key))
+            if letter and record.offset > letter.offset:
+                outdated.add(letter)
+    return outdated
 
 
 def _append(settings: Settings, letters: list[DeadLetter]) -> None:

@@ -1,6 +1,8 @@
 """Files of candidates that notification jobs write, and go on writing after a break."""
 
 import csv
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -27,6 +29,32 @@ def _partials(path: Path) -> list[Path]:
     return list(path.parent.glob(f"{escape(path.name)}.k*.partial*"))
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other jobs from an output file.
+
+    Raises:
+        DataFileError: another one writes it, or it cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        file = lock.open("w")
+    except OSError as error:
+        raise DataFileError(f"{path} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except (BlockingIOError, FileNotFoundError):
+            ours = False
+        if not ours:
+            raise DataFileError(f"another job is at work on {path}")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def forget(path: Path) -> None:
     """Delete an output file and what is collected for it."""
     for each in (path, *_partials(path)):
@@ -43,8 +71,6 @@ def count_complete(path: Path, k: int) -> int:
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise DataFileError(f"{path}: the extension must be one of {', '.join(KINDS)}")
-    if not path.parent.is_dir():
-        raise DataFileError(f"{path.parent}: no such directory")
     if path.exists():
         raise DataFileError(f"{path} is there and complete; use --restart to write it anew")
     lines = _partial(path, k)

@@ -11,7 +11,7 @@ import click
 from headwater.client import HeadwaterClient
 from headwater.errors import UsageError
 from headwater.settings import read_settings
-from serving.candidate_files import begun, count_complete, forget, open_writer
+from serving.candidate_files import alone, begun, count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
 
@@ -30,8 +30,40 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
     total = count_users(users)
     if users.resolve() == output.resolve():
         raise UsageError(f"--output {output} is the users file itself")
-    if restart:
-        forget(output)
+    with alone(output):
+        if restart:
+            forget(output)
+        done = _done(output, k, topic, users, total)
+        started = time.monotonic()
+        with HeadwaterClient(settings.serving_url) as client:
+            lines = client.notify_lines(islice(read_users(users), done, None), topic, k)
+            first = list(islice(lines, 1))  # what is refused leaves no file behind
+            with (
+                open_writer(output, k) as write,
+                click.progressbar(
+                    length=total, label=f"topic {topic}", hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
+                ) as bar,
+            ):
+                bar.update(done)
+                for line in chain(first, lines):
+                    write(line)
+                    bar.update(1)
+    seconds = time.monotonic() - started
+    summary = {
+        "topic": topic,
+        "users": total,
+        "resumed_after": done,
+        "seconds": round(seconds, 2),
+        "output": str(output),
+    }
+    rate = (total - done) / max(seconds, 1e-9)
+    click.echo(
+        json.dumps(summary) if as_json else f"{total - done} lists in {seconds:.1f} s ({rate:,.0f} lists/s) in {output}"
+    )
+
+
+def _done(output: Path, k: int, topic: str, users: Path, total: int) -> int:
+    """Return how many of the users a broken-off job with the same users, topic and k has answered for."""
     done = count_complete(output, k)
     if done > total:
         raise UsageError(f"{output} holds {done} users, {users} only {total}: another job's output? Use --restart")
@@ -46,29 +78,4 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
                     f"{output} was begun with user {user_id!r} where {users} has {wanted!r}: another job's output? "
                     "Use --restart"
                 )
-    started = time.monotonic()
-    with HeadwaterClient(settings.serving_url) as client:
-        lines = client.notify_lines(islice(read_users(users), done, None), topic, k)
-        first = list(islice(lines, 1))  # what is refused leaves no file behind
-        with (
-            open_writer(output, k) as write,
-            click.progressbar(
-                length=total, label=f"topic {topic}", hidden=as_json or not sys.stderr.isatty(), file=sys.stderr
-            ) as bar,
-        ):
-            bar.update(done)
-            for line in chain(first, lines):
-                write(line)
-                bar.update(1)
-    seconds = time.monotonic() - started
-    summary = {
-        "topic": topic,
-        "users": total,
-        "resumed_after": done,
-        "seconds": round(seconds, 2),
-        "output": str(output),
-    }
-    rate = (total - done) / max(seconds, 1e-9)
-    click.echo(
-        json.dumps(summary) if as_json else f"{total - done} lists in {seconds:.1f} s ({rate:,.0f} lists/s) in {output}"
-    )
+    return done

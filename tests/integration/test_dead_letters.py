@@ -6,7 +6,8 @@ from kafka import KafkaProducer
 
 from headwater.dead_letter import KEPT_BYTES
 from headwater.dead_letters_cli import read_dead_letters
-from headwater.names import ENGAGEMENTS
+from headwater.events import Item, now_ms
+from headwater.names import ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 from headwater.topics import ensure_topics
 from tests.integration.test_stream import counters, publish_items, wait_for_items, worker
@@ -20,7 +21,7 @@ def test_there_are_none_without_a_topic(settings: Settings) -> None:
     listed = headwater(settings, "dead-letters", "list")
     assert (listed.returncode, listed.stdout) == (0, "no dead letters\n"), listed.stderr
     replayed = headwater(settings, "dead-letters", "replay", "--json")
-    assert json.loads(replayed.stdout) == {"replayed": {}, "dry_run": False}
+    assert json.loads(replayed.stdout) == {"replayed": {}, "outdated": 0, "dry_run": False}
 
 
 def test_large_records_become_dead_letters_and_cloud_events_are_replayed(settings: Settings) -> None:
@@ -42,6 +43,24 @@ def test_large_records_become_dead_letters_and_cloud_events_are_replayed(setting
         # What is unusable for good is sent once each time, not once for each time that it was.
         for failures in (3, 4):
             replayed = headwater(settings, "dead-letters", "replay", "--json")
-            assert json.loads(replayed.stdout) == {"replayed": {topic: 2}, "dry_run": False}
+            assert json.loads(replayed.stdout) == {"replayed": {topic: 2}, "outdated": 0, "dry_run": False}
             poll(lambda: counters(stats_file(settings)).get("dead_letters") == failures, 60, "it failed again")  # noqa: B023
         assert counters(stats_file(settings))["applied"] == 1
+
+
+def test_an_item_that_was_sent_again_or_deleted_since_is_not_replayed(settings: Settings) -> None:
+    ensure_topics(settings)
+    topic = settings.names.topic(ITEMS)
+    with worker(settings):
+        producer = KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers)
+        for item_id in (b"corrected", b"deleted", b"refused"):
+            producer.send(topic, key=item_id, value=b'{"item_id": "%b", "topics": 1}' % item_id)
+        item = Item(item_id="corrected", topics=("news",), published_at=now_ms())
+        producer.send(topic, key=b"corrected", value=item.to_wire())
+        producer.send(topic, key=b"deleted", value=None)
+        producer.close()
+        poll(lambda: len(list(read_dead_letters(settings))) == 3, 60, "three dead letters")
+        for _ in range(2):
+            replayed = headwater(settings, "dead-letters", "replay", "--json")
+            assert json.loads(replayed.stdout) == {"replayed": {topic: 1}, "outdated": 2, "dry_run": False}
+            poll(lambda: len(list(read_dead_letters(settings))) > 3, 60, "it is refused again")

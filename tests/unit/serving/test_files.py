@@ -6,7 +6,7 @@ import pytest
 
 from headwater.errors import DataFileError
 from headwater.events import Candidate, UserCandidates
-from serving.candidate_files import begun, count_complete, forget, open_writer
+from serving.candidate_files import alone, begun, count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
 KINDS = ["csv", "jsonl", "parquet"]
@@ -51,6 +51,20 @@ def test_lists_of_another_length_are_not_continued(kind: str, tmp_path: Path) ->
     break_off(path, 2)
     with pytest.raises(DataFileError, match="begun with another --k than 3; use --restart"):
         count_complete(path, 3)
+
+
+def test_one_job_at_a_time_writes_an_output(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with alone(path):
+        with pytest.raises(DataFileError, match="another job is at work on"), alone(path):
+            pass
+        with alone(tmp_path / "other.csv"):
+            pass
+    with alone(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataFileError, match="cannot be written: No such file or directory"), alone(path / "none"):
+        pass
 
 
 @pytest.mark.parametrize("kind", KINDS)
