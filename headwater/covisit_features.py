@@ -14,6 +14,8 @@ SUCCESSORS = 128
 """Successors kept of an item."""
 HALF_LIVES_MS = (3_600_000, 86_400_000, 86_400_000, 86_400_000)
 """Of the counts: directly after, in the short and in the long run; among the next `DEPTH`; and what keeps a place."""
+KEPT_MS = 7 * HALF_LIVES_MS[2]
+"""How long what succeeds an item is kept after its last successor."""
 COUNTS = len(HALF_LIVES_MS)
 NEAR, HELD = 2, 3
 COVISITS = 8

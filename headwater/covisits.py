@@ -84,6 +84,18 @@ class Covisits:
         found: Ints = sources[self.as_of_ms[self._row[sources]] >= since_ms]
         return found
 
+    def forget(self, before_ms: int) -> None:
+        """Drop items that nothing succeeded since a time, once they are the larger half; numbers stay."""
+        sources = self.active(before_ms)
+        if 2 * len(sources) > len(self):
+            return
+        rows = self._row[sources]
+        for name in _ARRAYS:
+            kept: npt.NDArray[Any] = getattr(self, name)[rows]
+            setattr(self, name, np.concatenate((kept, np.zeros((FIRST_CAPACITY, *kept.shape[1:]), kept.dtype))))
+        self._row.fill(-1)
+        self._row[sources], self._used = np.arange(len(sources)), len(sources)
+
     def renumbered(self, sources: Ints) -> tuple["Covisits", Ints]:
         """Return the counts of these items alone; and former numbers: the n-th is now n + 1."""
         rows = self._row[sources]

@@ -12,7 +12,7 @@ from functools import partial
 
 from redis import Redis as SyncRedis
 
-from headwater.covisit_features import HALF_LIVES_MS, NEAR
+from headwater.covisit_features import KEPT_MS
 from headwater.errors import HeadwaterError
 from headwater.generations import Generations
 from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
@@ -32,7 +32,6 @@ from streams.hosting import alive, end_process_with, running, running_aside
 LEARN_EVERY_S = 1.0
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
-COVISITS_KEPT_MS = 7 * HALF_LIVES_MS[NEAR]
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
 
 async def _forget(state: State) -> None:
     await state.followed.forget_activity(state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000)
-    state.followed.covisits.forget(state.retrieval.clock.now_ms() - COVISITS_KEPT_MS)
+    state.followed.covisits.forget(state.retrieval.clock.now_ms() - KEPT_MS)
 
 
 async def _freeze() -> None:

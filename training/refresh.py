@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.bundle import Bundle, remove_bundle
+from headwater.covisit_features import KEPT_MS
 from headwater.errors import BundleError, HeadwaterError, UsageError
 from headwater.events import now_ms
 from headwater.generations import Alias
@@ -173,6 +174,7 @@ class Trainer:
         ends = self.reader.engagements_end()
         self.reader.read_items(self.corpus)
         self.corpus.forget(now_ms() - self.settings.item_ttl_s * 1000)
+        self.corpus.covisits.forget(int(self.corpus.engaged_ms.max()) - KEPT_MS)
         return build_examples(self.users, self.corpus, self.reader.read_engagements(ends)).in_time()
 
     def _fitted_learner(self) -> Learner:

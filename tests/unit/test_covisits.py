@@ -106,6 +106,27 @@ def test_a_file_restores_and_forgetting_keeps_what_is_active() -> None:
     assert kept.features(renamed, now).values == pytest.approx(covisits.features(history, now).values)
 
 
+def test_forgetting_the_larger_half_frees_its_memory_and_changes_no_number() -> None:
+    covisits, whole = Covisits(), Covisits()
+    for number in range(1, 1000):
+        for each in (covisits, whole):
+            each.engage(np.array([number + 1]), np.array([T0 + number]), np.array([[number] + [0] * (DEPTH - 1)]))
+    covisits.forget(T0 + 400)
+    assert len(covisits) == 999, "the larger half is active"
+    covisits.forget(T0 + 900)
+    assert len(covisits) == 100
+    assert covisits.counts.nbytes < whole.counts.nbytes / 2
+    for each in (covisits, whole):  # the first is known no more, the second is, the third is known again
+        each.engage(
+            np.array([7, 8, 9]), np.array([T0 + 2000] * 3), np.array([[n] + [0] * (DEPTH - 1) for n in (5, 950, 6)])
+        )
+    history, now = np.array([[950, 999] + [0] * (DEPTH - 2)]), np.array([T0 + 3000])
+    for found, expected in zip(covisits.features(history, now), whole.features(history, now), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    forgotten = covisits.features(np.array([[300] + [0] * (DEPTH - 1)]), now)
+    assert not len(forgotten.items)
+
+
 def engagement(number: int) -> Engagement:
     return Engagement(event_id=f"e{number}", user_id="u", item_id=f"i{number}", occurred_at=T0 + number)
 
