@@ -1,5 +1,6 @@
 """The engagement and item log, read from saved offsets to the present end."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,8 +19,11 @@ from training.corpus import Corpus
 from training.examples import Logged
 
 MAX_POLL_RECORDS = 5000
+PART_RECORDS = 200_000
+"""Records, of one or many engagements each, that are examples in memory at the same time."""
 Offsets = dict[str, dict[int, int]]
 Ends = dict[TopicPartition, int]
+"""Partition to offset."""
 
 
 @dataclass
@@ -51,18 +55,23 @@ class LogReader:
                 corpus.put(item, read_ms)
         return count
 
-    def engagements_end(self) -> Ends:
-        """Return where the log of engagements ends now."""
+    def unread_parts(self) -> list[Ends]:
+        """Return where to stop while reading new engagements: after each `PART_RECORDS` records or so, and at the end.
+
+        A part ends at about the same time in all partitions.
+        """
         with consuming(self.settings) as consumer:
             partitions = partitions_of(consumer, self.settings.names.topic(ENGAGEMENTS))
-            ends: Ends = consumer.end_offsets(partitions)
-        return ends
+            begins, ends = self._begins(ENGAGEMENTS, consumer, partitions), consumer.end_offsets(partitions)
+        unread = {partition: max(0, ends[partition] - begin) for partition, begin in begins.items()}
+        parts = max(1, math.ceil(sum(unread.values()) / PART_RECORDS))
+        return [
+            {partition: begins[partition] + count * part // parts for partition, count in unread.items()}
+            for part in range(1, parts + 1)
+        ]
 
     def read_engagements(self, ends: Ends | None = None) -> Iterator[Logged]:
-        """Yield new engagements in the order of each partition, up to `ends` or the present end.
-
-        Of `ends` that were asked for before items are read, all engagements are with items the stream knew as well.
-        """
+        """Yield new engagements in the order of each partition, up to `ends` or the present end."""
         latest = latest_ms(self.settings)
         for record in self._records(ENGAGEMENTS, ends):
             for place, (key, value, headers) in enumerate(events_in(record.key, record.value, record.headers)):
@@ -84,14 +93,16 @@ class LogReader:
         return not ends or all(offset <= ends.get(number, 0) for number, offset in self.offsets[name].items())
 
     def _records(self, name: str, ends: Ends | None = None) -> Iterator[Any]:
-        offsets = self.offsets[name]
         options = {"max_poll_records": MAX_POLL_RECORDS, "auto_offset_reset": "earliest"}
         with consuming(self.settings, **options) as consumer:
             partitions = partitions_of(consumer, self.settings.names.topic(name))
             consumer.assign(partitions)
-            first = consumer.beginning_offsets(partitions)
-            for partition in partitions:
-                consumer.seek(partition, max(offsets.get(partition.partition, 0), first[partition]))
+            for partition, begin in self._begins(name, consumer, partitions).items():
+                consumer.seek(partition, begin)
             for record in records_until(consumer, ends or consumer.end_offsets(partitions), self.settings):
-                offsets[record.partition] = record.offset + 1
+                self.offsets[name][record.partition] = record.offset + 1
                 yield record
+
+    def _begins(self, name: str, consumer: Any, partitions: list[TopicPartition]) -> Ends:
+        first = consumer.beginning_offsets(partitions)
+        return {each: max(self.offsets[name].get(each.partition, 0), first[each]) for each in partitions}

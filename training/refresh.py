@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -115,13 +115,17 @@ class Trainer:
 
     def _refresh(self, promote: bool) -> dict[str, Any] | None:
         started = time.monotonic()
-        # 1. Read the log since the last refresh.
-        examples = self._read()
-        if not len(examples):
+        # 1. Read the log since the last refresh. Of a long one learn all but the newest part as it is read.
+        examples, count = None, 0
+        for part in filter(len, self._read()):
+            if examples is not None:
+                self._learn(self._fitted_learner(), examples)
+            examples, count = part, count + len(part)
+            self.recent.add(part)
+        if examples is None:
             if self.learner is None:
                 raise UsageError("the log holds no engagement with a known item yet; stream some in first")
             return None
-        self.recent.add(examples)
         learner = self._fitted_learner()
         seconds = {"read": time.monotonic() - started}
         # 2. Learn from all but the newest slice. 3. Rank that slice with the live bundle and the new towers.
@@ -154,7 +158,7 @@ class Trainer:
             "version": path.name,
             "promoted": promoted,
             "reasons": reasons,
-            "examples": len(examples),
+            "examples": count,
             "items": len(self.corpus),
             "users": len(self.users),
             "skipped": dict(self.reader.skipped),
@@ -166,16 +170,17 @@ class Trainer:
         self._save(record)
         return record
 
-    def _read(self) -> Examples:
-        """Return the log since the last refresh, folded into examples with the stream's own code."""
+    def _read(self) -> Iterator[Examples]:
+        """Yield the log since the last refresh in parts, folded into examples with the stream's own code."""
         if not self.reader.fits():
             log.warning("the log ends before what was learned of it: it is another one, training begins anew")
             self._begin_anew()
-        ends = self.reader.engagements_end()
-        self.reader.read_items(self.corpus)
+        parts = self.reader.unread_parts()
+        self.reader.read_items(self.corpus)  # after that: so all items that the stream knew are known here
         self.corpus.forget(now_ms() - self.settings.item_ttl_s * 1000)
         self.corpus.covisits.forget(int(self.corpus.engaged_ms.max()) - KEPT_MS)
-        return build_examples(self.users, self.corpus, self.reader.read_engagements(ends)).in_time()
+        for ends in parts:
+            yield build_examples(self.users, self.corpus, self.reader.read_engagements(ends)).in_time()
 
     def _fitted_learner(self) -> Learner:
         if self.learner is None:

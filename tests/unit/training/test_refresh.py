@@ -24,8 +24,10 @@ from tests.bundles import make_bundle
 from tests.unit.training.fake_log import FakeLog
 from training.batches import LearningSettings
 from training.corpus import Corpus
+from training.examples import Examples
 from training.export import new_version
 from training.gate import CANDIDATE, MIN_QUERIES, Decision
+from training.learner import Learner
 from training.log import LogReader
 from training.refresh import Trainer
 from training.staging import alone
@@ -127,6 +129,32 @@ def test_engagements_with_items_that_come_meanwhile_wait_for_the_next_refresh(
     assert "u" not in trainer.users
     assert refreshed(trainer)["examples"] == 1
     assert trainer.users["u"].state.item_ids == ("fresh",)
+
+
+def test_a_long_log_is_learned_in_parts(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        log.send(next(hours))
+    at_once = Trainer(settings, LEARNING)
+    total = refreshed(at_once)["examples"]
+    monkeypatch.setattr("training.log.PART_RECORDS", 100)
+    learned: list[int] = []
+    learn = Trainer._learn
+
+    def noted(trainer: Trainer, learner: Learner, examples: Examples) -> None:
+        learned.append(len(examples))
+        learn(trainer, learner, examples)
+
+    monkeypatch.setattr(Trainer, "_learn", noted)
+    in_parts = Trainer(settings.model_copy(update={"state_dir": tmp_path / "parts"}), LEARNING)
+    assert refreshed(in_parts)["examples"] == total == sum(learned)
+    assert len(learned) > 10
+    assert max(learned) < 110
+    assert in_parts.users == at_once.users
+    assert in_parts.reader.offsets == at_once.reader.offsets
+    assert in_parts.corpus.totals.tolist() == at_once.corpus.totals.tolist()
+    assert len(in_parts.recent) == total
 
 
 def test_a_first_refresh_that_fails_leaves_nothing(
