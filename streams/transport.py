@@ -46,14 +46,34 @@ class BatchConsumer(Consumer):
     """Makes one message of the records that a fetch brought of a partition; agents acknowledge them in order.
 
     A message's value is the list of aiokafka's records, its offset that of the last one.
+
+    While partitions are shared out anew Faust drops what is fetched, and goes back to the committed offsets. It does so
+    before a fetch under way has ended, and not at all in partitions of which nothing is committed yet; what was dropped of
+    these would be lost.
     """
+
+    _dropped = False
 
     def _new_consumer_thread(self) -> PromptThread:
         return PromptThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
-        fetched = await super()._getmany(active_partitions, timeout)
+        if self._dropped:
+            self._dropped = False
+            await self.perform_seek()
+        # A copy, since Faust empties the set meanwhile, and aiokafka takes an empty one for all partitions.
+        fetched = await super()._getmany(active_partitions and set(active_partitions), timeout)
+        self._dropped = bool(fetched) and not self.flow_active
         return {partition: [_joined(records)] for partition, records in fetched.items() if records}
+
+    async def perform_seek(self) -> None:
+        """Go back to what is committed, and to the beginning where nothing is."""
+        if not self.assignment():
+            return
+        await super().perform_seek()
+        fresh = [partition for partition in self.assignment() if not self._committed_offset.get(partition)]
+        if fresh:
+            await self.seek_wait(await self.earliest_offsets(*fresh))
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return what to commit: the offset after the newest that is acknowledged."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.errors import CoordinatorNotAvailableError
 
 from headwater.activity import ItemActivity
 from headwater.dead_letters_cli import read_dead_letters
@@ -194,6 +195,8 @@ def members(settings: Settings) -> int:
     admin = KafkaAdminClient(**settings.kafka_options())
     try:
         described = admin.describe_groups([group])[group]
+    except CoordinatorNotAvailableError:  # of a Kafka that has just begun
+        return 0
     finally:
         admin.close()
     return len(described["members"]) if described["group_state"] == "Stable" else 0
