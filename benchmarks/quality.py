@@ -17,7 +17,6 @@ import click
 import matplotlib as mpl
 
 from headwater.errors import UsageError
-from training.evaluation.report import FORMAT
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -31,9 +30,6 @@ REPORT_DAYS = ("--warmup-until", "2017-10-11", "--until", "2017-10-13")
 DEVELOPMENT_DAY = ("--since", "2017-10-07", "--warmup-until", "2017-10-09", "--until", "2017-10-10")
 SEEDS = (0, 1, 2)
 TEXT_METHODS = "conditional,ids-none,text-codes,text-codes-and-ids"
-FORMER = """\
-*To be run anew: measured with towers whose condition pulled inside an exact filter, too, at half its strength, and in
-whose topical dimensions the person had no part. Rows with a filter have up to 0.4 % less MRR by that in broad topics.*"""
 COLUMNS = ("recall@1", "recall@3", "recall@10", "recall@20", "recall@50", "mrr", "ndcg@20", "topic_match@50")
 
 
@@ -190,8 +186,6 @@ def page() -> str:
         if runs:
             first = runs[min(runs)]
             parts += ["", f"## {experiment.title}", ""]
-            if first.get("format") != FORMAT:
-                parts += [FORMER, ""]
             parts += _tables(list(runs.values()))
             if experiment.name in PLOTS:
                 name = f"quality-{experiment.name}.png"
