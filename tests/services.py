@@ -30,8 +30,13 @@ def free_port(span: int = 1) -> int:
 
 
 def _is_free(port: int) -> bool:
+    """Say whether nobody has the port, neither to listen nor for a connection of its own."""
     with socket.socket() as probe:
-        return port < 65_536 and probe.connect_ex(("127.0.0.1", port)) != 0
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+        return True
 
 
 def poll(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "condition") -> None:
