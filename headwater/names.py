@@ -86,7 +86,7 @@ class Names:
         return self._key("activity-partitions")
 
     def claim(self, topic: str, partition: int) -> str:
-        """Who began the newest batch of a partition of a Kafka topic."""
+        """The sign of the worker that claimed a partition of a Kafka topic last."""
         return self._key("claim", topic, str(partition))
 
     def generations(self) -> str:

@@ -37,7 +37,7 @@ class FeatureWrites:
         activities: (partition, item_id) to activity.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
-        claims: Where the records come from, to the sign under which that was claimed, see `FeatureStore.begin`.
+        claims: Where the records come from, to the sign under which a worker has claimed it, see `FeatureStore.begin`.
     """
 
     users: dict[str, UserRecord] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class FeatureStore(Protocol):
     async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
         """Claim partitions for one batch, before anything that it changes is read, and return writes to fill.
 
-        From here on no batch that was begun before is committed for them, whoever began it, however late it arrives.
+        From here on no batch that another worker has begun before is committed for them, however late it arrives.
         """
         ...
 
@@ -88,7 +88,7 @@ class FeatureStore(Protocol):
         """Store all of a batch or none of it.
 
         Raises:
-            StaleWrites: none of it is stored, since another batch of one of its partitions was begun meanwhile.
+            StaleWrites: none of it is stored, since another worker has begun a batch of one of its partitions meanwhile.
         """
         ...
 

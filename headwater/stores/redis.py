@@ -23,7 +23,6 @@ CONNECTIONS = 100
 """Beside one for each query at once: beyond them redis-py fails."""
 GONE_AFTER_MS = 60_000
 """How long after its time an item's value is gone for certain, whosever clock is ahead."""
-CLAIMED_MS = 24 * 3600 * 1000
 COMMIT = """
 local claims, at = tonumber(ARGV[1]), tonumber(ARGV[1]) + 2
 for n = 1, claims do
@@ -72,8 +71,8 @@ class RedisFeatureStore:
     """Reads with one MGET, writes with one script; everything carries a time to live.
 
     A worker that Kafka has put out of its group may go on for a while beside the one that has its partitions now, and what it
-    has sent may reach Redis even later. The script does nothing once another batch of a partition was begun: of two workers
-    each reads what the other has stored.
+    has sent may reach Redis even later. The script does nothing once another worker has claimed a partition: of two workers
+    each reads what the other has stored. A claim holds until a commit fails.
 
     Args:
         redis: A client that returns bytes.
@@ -87,6 +86,7 @@ class RedisFeatureStore:
         self._names = names
         self._user_ttl_ms = user_ttl_s * 1000
         self._item_ttl_ms = item_ttl_s * 1000
+        self._held: dict[SourcePartition, bytes] = {}
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisFeatureStore":
@@ -124,12 +124,11 @@ class RedisFeatureStore:
         return _decoded(wanted, values, decode)
 
     async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
-        writes = claimed(sources)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for source, sign in writes.claims.items():
-                pipeline.set(self._names.claim(*source), sign, px=CLAIMED_MS)
-            await pipeline.execute()
-        return writes
+        fresh = claimed([source for source in sources if source not in self._held]).claims
+        if fresh:
+            await self._redis.mset({self._names.claim(*source): sign for source, sign in fresh.items()})
+            self._held.update(fresh)
+        return FeatureWrites(claims={source: self._held[source] for source in sources})
 
     async def commit(self, writes: FeatureWrites) -> None:
         claims = {self._names.claim(*source): sign for source, sign in writes.claims.items()}
@@ -138,9 +137,14 @@ class RedisFeatureStore:
         words: Iterable[str | int] = chain.from_iterable((len(command), *command) for command in commands)
         keys: list[str] = [*claims, *values]
         arguments: list[Any] = [len(claims), *claims.values(), *chain.from_iterable(values.values()), *words]
-        evaluated: Any = self._redis.eval(COMMIT, len(keys), *keys, *arguments)
-        if not await evaluated:
-            raise StaleWrites("another batch of the same partition was begun meanwhile")
+        try:
+            evaluated: Any = self._redis.eval(COMMIT, len(keys), *keys, *arguments)
+            if not await evaluated:
+                raise StaleWrites("another worker has begun a batch of the same partition meanwhile")
+        except BaseException:  # should it reach Redis late, its sign must be an old one
+            for source in writes.claims:
+                self._held.pop(source, None)
+            raise
 
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
         """Yield each key with its value and its time to live in ms."""

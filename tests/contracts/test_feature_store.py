@@ -35,10 +35,14 @@ async def store(request: pytest.FixtureRequest, redis_server: RedisService) -> A
     redis = Redis.from_url(redis_server.url)
     await redis.flushall()
     await redis.aclose()
-    url = SecretStr(redis_server.url)
-    store = RedisFeatureStore.of(Settings(redis_url=url, namespace="contract", user_ttl_s=1000, item_ttl_s=1000))
+    store = contract_store(redis_server)
     yield store
     await store.close()
+
+
+def contract_store(redis_server: RedisService) -> RedisFeatureStore:
+    url = SecretStr(redis_server.url)
+    return RedisFeatureStore.of(Settings(redis_url=url, namespace="contract", user_ttl_s=1000, item_ttl_s=1000))
 
 
 async def test_activity_of_another_format_counts_anew(redis_server: RedisService) -> None:
@@ -124,30 +128,48 @@ async def test_what_is_committed_is_read_back(store: FeatureStore) -> None:
     assert [dict(batch) async for batch in store.active_items()] == [{(2, "i"): ACTIVITY}]
 
 
-async def test_of_two_batches_of_a_partition_the_one_begun_last_is_committed(store: FeatureStore) -> None:
+async def test_of_two_workers_the_one_that_began_last_commits(store: FeatureStore, redis_server: RedisService) -> None:
+    other = contract_store(redis_server) if isinstance(store, RedisFeatureStore) else store
     first = await store.begin({("engagements", 0), ("engagements", 1)})
-    other = await store.begin({("engagements", 2), ("items", 1)})
-    second = await store.begin({("engagements", 1)})
+    second = await other.begin({("engagements", 1), ("engagements", 2)})
+    third = await store.begin({("items", 1)})
     first.users["a"], first.items["i"] = USER, ITEM
     with pytest.raises(StaleWrites):
         await store.commit(first)
     assert await store.users(["a"]) == [None]
     assert await store.items(["i"]) == [None]
-    for writes, user_id in ((second, "b"), (other, "c")):
+    for worker, writes, user_id in ((other, second, "b"), (store, third, "c")):
         writes.users[user_id] = USER
-        await store.commit(writes)
+        await worker.commit(writes)
     assert await store.users(["b", "c"]) == [USER, USER]
+    await store.begin({("engagements", 1)})
+    with pytest.raises(StaleWrites):
+        await store.commit(first)  # as if it had been under way all the time
+    again = await store.begin({("engagements", 1)})
+    again.users["a"] = USER
+    await store.commit(again)
+    assert await store.users(["a"]) == [USER]
+    with pytest.raises(StaleWrites):
+        await other.commit(second)
+    await other.close()
 
 
-async def test_a_batch_that_redis_has_forgotten_the_claim_of_is_not_committed(redis_server: RedisService) -> None:
+async def test_a_claim_holds_until_a_commit_fails(redis_server: RedisService) -> None:
     async with Redis.from_url(redis_server.url) as redis:
-        store = RedisFeatureStore(redis, Names("claims"), user_ttl_s=1000, item_ttl_s=1000)
-        writes = await store.begin({("engagements", 0)})
         await redis.flushall()
-        writes.users["a"] = USER
+        store = RedisFeatureStore(redis, Names("claims"), user_ttl_s=1000, item_ttl_s=1000)
+        first, second = [await store.begin({("engagements", 0)}) for _ in range(2)]
+        assert first.claims == second.claims
+        await redis.flushall()
+        second.users["a"] = USER
         with pytest.raises(StaleWrites):
-            await store.commit(writes)
+            await store.commit(second)
         assert await store.users(["a"]) == [None]
+        third = await store.begin({("engagements", 0)})
+        assert third.claims != second.claims
+        third.users["a"] = USER
+        await store.commit(third)
+        assert await store.users(["a"]) == [USER]
 
 
 async def test_an_empty_commit_is_one(store: FeatureStore) -> None:
@@ -176,7 +198,7 @@ async def test_everything_in_redis_expires(redis_server: RedisService) -> None:
     store = RedisFeatureStore(redis, Names("ttl"), user_ttl_s=1000, item_ttl_s=1000)
     await store.begin({("engagements", 0)})
     await store.commit(FeatureWrites({"a": USER}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
-    lasting = {b"ttl:catalogue", b"ttl:activity-partitions"}
+    lasting = {b"ttl:catalogue", b"ttl:activity-partitions", b"ttl:claim:engagements:0"}
     for key in await redis.keys("*"):
         assert key in lasting or await redis.ttl(key) > 0, key
     await store.close()
