@@ -39,6 +39,12 @@ def _is_free(port: int) -> bool:
         return True
 
 
+def _listens(port: int) -> bool:
+    """Say whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def poll(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "condition") -> None:
     """Return when `condition` is true; fail naming `what` after the deadline."""
     deadline = time.monotonic() + timeout_s
@@ -114,7 +120,7 @@ class KafkaService(Service):
         return ["bash", str(ROOT / "deploy/kafka/start.sh"), str(self.port), str(self.data)]
 
     def answers(self) -> bool:
-        if _is_free(self.port):
+        if not _listens(self.port):
             return False
         try:
             KafkaConsumer(bootstrap_servers=self.bootstrap_servers).close()
