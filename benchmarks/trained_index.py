@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchmarks.harness import BEGIN_MS, news, record
 from headwater.activity import ItemActivity
 from headwater.covisit_features import COVISITS
-from headwater.index import Candidates, ItemIndex, cells, item_index
+from headwater.index import Candidates, ItemIndex, cells, item_index, large_search
 from headwater.item_embedding import ItemEmbedding
 from headwater.query_features import Query, encode_queries
 from headwater.user_record import UserRecord
@@ -53,7 +53,7 @@ def main() -> None:
     dense = np.ascontiguousarray(embeddings[:, :-COVISITS])
     found: dict[str, tuple[list[Candidates], float]] = {}
     item_index.EXACT_TOPIC_LIMIT = len(index) - 1
-    cells.LEAST_READ = item_index.PROBED_ITEMS = round(READ_SHARE * len(index))
+    cells.LEAST_READ = large_search.PROBED_ITEMS = round(READ_SHARE * len(index))
     index.give_cells(ALL, cells.Cells.learned(index.embeddings(ALL)))
     for name, limit, topic in (("exact", len(index), None), ("hnsw", 0, None), ("cells", 0, ALL)):
         item_index.EXACT_LIMIT = limit

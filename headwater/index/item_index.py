@@ -1,9 +1,7 @@
 """One index generation's items, searched exactly inside a topic, by cells inside a wide one, by HNSW over a large corpus."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,29 +11,19 @@ from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
 from headwater.index.added_scores import AddedScores
 from headwater.index.block import Block, with_room
-from headwater.index.candidates import Candidates, ItemIds
+from headwater.index.candidates import Candidates
 from headwater.index.cells import Cells
+from headwater.index.exact_search import search_exactly
+from headwater.index.found import named
 from headwater.index.graph import Graph
-from headwater.index.outlook import Outlook
-from headwater.index.top import NEVER, top
+from headwater.index.large_search import LargeSearch
 from headwater.item_embedding import ItemEmbedding
 
 EXACT_LIMIT = 100_000
 EXACT_TOPIC_LIMIT = 50_000
 """Items, and items of a topic, up to which all of them are scored."""
-OVERFETCH, RESCORED, FROM_GRAPH = 4, 16, 24
-"""Items near a user for each candidate: as many are looked for in cells, so many of the nearest are scored with what streams,
-and of those from the graph so many."""
 ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
 """Items engaged with or published for so long are always scored; where they are more of all, all are."""
-SCORES_AT_ONCE = 4_000_000
-SHARED = 32
-"""Rows of a block that are gone through in the time it takes to list an item's id."""
-OUTLOOK_SHARE = 0.005
-"""Of the items that may come, change or go until it is told anew where topics lie."""
-PROBED_ITEMS = 20_000
-PROBED_TOPICS = 16
-"""Topics that are looked at for an answer about everything, where the graph is searched, and their items in all."""
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -46,26 +34,6 @@ class Relevance(StrEnum):
     OFF = "off"
     TOPIC = "topic"
     THRESHOLD = "threshold"
-
-
-class Best(NamedTuple):
-    """The best rows of a block for one row's answer, best first."""
-
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-
-
-class Found(NamedTuple):
-    """The best rows of a block for B answers, best first: `rows` and `scores` (B, k), of which `counts` (B,) are there."""
-
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
-
-    def best(self, answer: int) -> Best:
-        """Return those of one answer."""
-        count = self.counts[answer]
-        return Best(self.rows[answer, :count], self.scores[answer, :count])
 
 
 class ItemIndex:
@@ -85,8 +53,7 @@ class ItemIndex:
         self._blocks: dict[str, Block] = {}
         self._topics: list[tuple[str, ...]] = []
         self._activities: dict[str, ItemActivity] = dict(like._activities) if like is not None else {}
-        self._outlook: Outlook | None = None
-        self._changes = 0
+        self._large = LargeSearch(self.everything, self._blocks, self.graph)
         self._outgrown: set[str] = set()
 
     def __len__(self) -> int:
@@ -132,7 +99,7 @@ class ItemIndex:
             DimensionMismatch: an embedding is not (D,).
         """
         fresh: dict[str, ItemEmbedding] = {item.item_id: item for item in items}
-        self._changes += len(fresh)
+        self._large.changes += len(fresh)
         for item in fresh.values():
             if item.embedding.shape != (self.dimension,):
                 raise DimensionMismatch(
@@ -227,7 +194,7 @@ class ItemIndex:
                 if row != len(self.everything):  # the last row has moved there
                     self._topics[row] = topics
                     self.graph.move(len(self.everything), row)
-                self._changes += 1
+                self._large.changes += 1
 
     def _remove_from(self, topic: str, item_id: str) -> None:
         block = self._blocks[topic]
@@ -286,11 +253,9 @@ class ItemIndex:
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
         active = self._active_of_large(block, now_ms) if eligible is None else None
         if active is None:
-            return _named(block, _search_block(block, embeddings, k, now_ms, eligible, excluded, added))
+            return named(block, search_exactly(block, embeddings, k, now_ms, eligible, excluded, added))
         return [
-            _united(
-                self._search_large(block, active, embedding, k, now_ms, out, added.of([place]) if added else None), k
-            )
+            self._large.search(block, active, embedding, k, now_ms, out, added.of([place]) if added else None)
             for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
         ]
 
@@ -335,125 +300,3 @@ class ItemIndex:
         large = len(block) > EXACT_LIMIT if block is self.everything else len(block) > EXACT_TOPIC_LIMIT and block.cells
         active = block.active_rows(now_ms - ACTIVE_MS) if large else None
         return None if active is None or len(active) > ACTIVE_SHARE * len(block) else active
-
-    def _search_large(
-        self,
-        block: Block,
-        active: npt.NDArray[np.int64],
-        embedding: Embeddings,
-        k: int,
-        now_ms: int,
-        excluded: Collection[str],
-        added: AddedScores | None,
-    ) -> Iterator[tuple[Block, Best]]:
-        """Yield what is found near the user embedding, and of promising topics: a graph stays in one cluster of several."""
-        yield block, self._search_near(block, active, embedding, k, now_ms, excluded, added)
-        for topic in self._promising(embedding[: self.dimension]) if block is self.everything else ():
-            yield topic, _search_block(topic, embedding[None, :], k, now_ms, None, [excluded], added).best(0)
-
-    def _promising(self, embedding: Embeddings) -> Iterator[Block]:
-        """Yield the blocks of promising topics, with at most `PROBED_ITEMS` in all."""
-        if not self._blocks:
-            return
-        if self._outlook is None or self._changes > OUTLOOK_SHARE * len(self):
-            self._outlook, self._changes = Outlook(self._blocks), 0
-        left = PROBED_ITEMS
-        known = filter(None, map(self._blocks.get, self._outlook.promising(embedding)))
-        for block in islice(known, PROBED_TOPICS):
-            if len(block) <= left:
-                left -= len(block)
-                yield block
-
-    def _search_near(
-        self,
-        block: Block,
-        active: npt.NDArray[np.int64],
-        embedding: Embeddings,
-        k: int,
-        now_ms: int,
-        excluded: Collection[str],
-        added: AddedScores | None,
-    ) -> Best:
-        """Score what the static dimensions say is near, what is active, and what has added scores."""
-        out = _rows_of(block, excluded)
-        parts = [self._near(block, embedding[: self.dimension], k, len(out)), active]
-        more = added.within(block) if added else None
-        if more:
-            parts.append(more.rows)
-        chosen = np.sort(np.concatenate(parts))
-        chosen = chosen[np.diff(chosen, prepend=-1) > 0]
-        if len(chosen) < min(k + len(out), len(block)):
-            return _search_block(block, embedding[None, :], k, now_ms, None, [excluded], added).best(0)
-        scores = block.scores_of(chosen, embedding, now_ms)
-        if more:
-            scores[np.searchsorted(chosen, more.rows)] += more.scores
-        scores[np.isin(chosen, out)] = NEVER
-        places, best = Found(*top(scores[None, :], k)).best(0)
-        return Best(chosen[places], best)
-
-    def _near(self, block: Block, embedding: Embeddings, k: int, excluded: int) -> npt.NDArray[np.int64]:
-        if block.cells is None:
-            return self.graph.search(embedding, FROM_GRAPH * k + excluded)
-        wanted, near = OVERFETCH * k + excluded, RESCORED * k + excluded
-        return block.cells.near(len(block), np.ascontiguousarray(embedding), wanted, near)
-
-
-def _search_block(
-    block: Block,
-    embeddings: Embeddings,
-    k: int,
-    now_ms: int,
-    eligible: npt.NDArray[np.bool_] | None,
-    excluded: Sequence[Collection[str]],
-    added: AddedScores | None,
-) -> Found:
-    parts, step = [], max(1, SCORES_AT_ONCE // max(1, len(block)))
-    for start in range(0, max(1, len(embeddings)), step):
-        part = slice(start, start + step)
-        scores = block.scores(embeddings[part], now_ms)
-        if added:
-            added.of(part).add_to(scores, block)
-        if eligible is not None:
-            scores[:, ~eligible] = NEVER
-        for row_scores, out in zip(scores, excluded[part], strict=True):
-            row_scores[_rows_of(block, out)] = NEVER
-        parts.append(top(scores, k))
-    return Found(*(parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))))
-
-
-def _rows_of(block: Block, item_ids: Collection[str]) -> list[int]:
-    return [row for item_id in item_ids if (row := block.rows.get(item_id)) is not None]
-
-
-def _named(block: Block, found: Found) -> list[Candidates]:
-    """Return answers that share the ids of their items, if many are to be listed for each row of the block."""
-    if len(found.counts) == 1 or len(block) > SHARED * found.rows.size:
-        return [_listed(block, found.best(answer)) for answer in range(len(found.counts))]
-    place_of = np.zeros(len(block), dtype=np.int64)
-    place_of[found.rows] = 1
-    rows = np.flatnonzero(place_of)
-    place_of[rows] = np.arange(len(rows))
-    among, places = ItemIds([block.item_ids[row] for row in rows.tolist()]), place_of[found.rows]
-    return [
-        Candidates(among, places[answer, :count], found.scores[answer, :count])
-        for answer, count in enumerate(found.counts.tolist())
-    ]
-
-
-def _listed(block: Block, best: Best) -> Candidates:
-    return Candidates.of([block.item_ids[row] for row in best.rows.tolist()], best.scores)
-
-
-def _united(found: Iterable[tuple[Block, Best]], k: int) -> Candidates:
-    """Return the k best of what was found, each item once."""
-    blocks, parts = zip(*found, strict=True)
-    if len(blocks) == 1:
-        return _listed(blocks[0], parts[0])
-    scores, rows = np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts])
-    names = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
-    best: dict[str, int] = {}
-    for place in np.argsort(-scores, kind="stable").tolist():
-        best.setdefault(blocks[names[place]].item_ids[rows[place]], place)
-        if len(best) == k:
-            break
-    return Candidates.of(list(best), scores[list(best.values())])

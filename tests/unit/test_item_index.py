@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headwater.activity import ItemActivity
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
-from headwater.index import ItemIndex, Relevance, graph, item_index
+from headwater.index import ItemIndex, Relevance, found, graph, item_index
 from headwater.index.added_scores import AddedRows
 from headwater.index.block import Block
 from headwater.index.snapshot import read_snapshot, write_snapshot
@@ -123,16 +123,16 @@ def test_large_corpora_are_searched_by_graph_with_the_same_guarantee(monkeypatch
 
 @pytest.mark.parametrize("shared", [0, 10**9])
 def test_many_users_get_what_each_gets_alone(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_index, "SHARED", shared)
+    monkeypatch.setattr(found, "SHARED", shared)
     index = filled(60)
     users = np.concatenate([query(seed=seed) for seed in range(20)])
     excluded = [{f"i{place}", "unknown"} for place in range(20)]
     together = index.search(users, 5, None, NOW_MS, exclude=excluded)
-    for user, out, found in zip(users, excluded, together, strict=True):
+    for user, out, each in zip(users, excluded, together, strict=True):
         (alone,) = index.search(user[None, :], 5, None, NOW_MS, exclude=[out])
-        assert found.item_ids == alone.item_ids
-        assert found.scores == pytest.approx(alone.scores, rel=1e-5)
-        assert not out & set(found.item_ids)
+        assert each.item_ids == alone.item_ids
+        assert each.scores == pytest.approx(alone.scores, rel=1e-5)
+        assert not out & set(each.item_ids)
 
 
 def test_streaming_features_are_those_of_the_query_s_time() -> None:
