@@ -10,6 +10,7 @@ from headwater.covisit_features import CovisitFeatures
 from training.corpus import Corpus
 from training.examples import Examples
 from training.sampling import Candidates, sample_candidates, sample_conditions
+from training.streaming_scores import Streamed
 
 Ints = npt.NDArray[np.int64]
 
@@ -77,9 +78,7 @@ class PreparedBatch:
         rows: (R,) the example of each row, ascending: a row for each condition that an engaged item is asked for with.
         conditions: (R,) one of the engaged item's topics, 0 where it has none.
         candidates: The C items they are scored against.
-        slices: Rows of each slice.
-        streaming: For each slice (C, STREAMING), read before the slice was counted.
-        covisits: Sparse (B, C, COVISITS), likewise.
+        streamed: What streams, of the candidates.
         seen: Rows and places of candidates that the user engaged with before; they are no negatives, as they would not
             be retrieved.
     """
@@ -88,9 +87,7 @@ class PreparedBatch:
     rows: Ints
     conditions: Ints
     candidates: Candidates
-    slices: list[int]
-    streaming: list[npt.NDArray[np.float32]]
-    covisits: CovisitFeatures
+    streamed: Streamed
     seen: tuple[Ints, Ints]
 
 
@@ -152,8 +149,6 @@ def prepare(
             rows,
             conditions,
             candidates,
-            slices,
-            streaming,
-            CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True))),
+            Streamed(slices, streaming, CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True)))),
             (known[0], seen[known]),
         )

@@ -15,15 +15,38 @@ from headwater.features import STREAMING, Features
 from headwater.sparse_rows import entries_of
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
-from training.covisit_scores import add_covisits
 from training.id_table import id_table
 from training.ranker import FAR, RANKED, Ranker, Shortlist
+from training.streaming_scores import add_streamed
 from training.towers import Towers, TowerSizes, looked_up, static_scores
 
 Ints = npt.NDArray[np.int64]
 REWARDED = 10
 DRAWS = 4
 LISTS = 256
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Keeps the shares, of which the gradient is made in place: logits are large, and each pass over them takes its time."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, positives: Tensor) -> Tensor:
+        shares = torch.softmax(logits, dim=1)
+        rows = torch.arange(len(logits))
+        losses = -shares[rows, positives].clamp(min=torch.finfo(shares.dtype).tiny).log()
+        shares[rows, positives] -= 1.0
+        ctx.gradient = shares
+        return losses.mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient.mul_(gradient / len(ctx.gradient)), None
+
+
+def cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    """Return the mean loss of logits (R, C) whose right answers are at `positives` (R,); its gradient can be taken once."""
+    loss: Tensor = _CrossEntropy.apply(logits, positives)
+    return loss
 
 
 def reward_loss(logits: Tensor, positives: Tensor) -> Tensor:
@@ -126,17 +149,18 @@ class Learner:
         self._forget(self.ids.admit(candidates.items, int(batch.examples.times_ms[-1])))
         user = self._embed_users(batch.examples.features, batch.rows, batch.conditions)  # (R, D + S + V)
         item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
-        scores = self._scores(user, item, batch)  # (R, C)
-        logits = scores - torch.from_numpy(candidates.log_q)
-        logits[batch.seen] = FAR
+        logits = self._scores(user, item, batch)  # (R, C)
+        with torch.no_grad():  # what is added does not depend on the towers, and what is far has no share
+            logits -= torch.from_numpy(candidates.log_q)
+            logits[batch.seen] = FAR
         positives = torch.from_numpy(candidates.positives[batch.rows])
-        loss = functional.cross_entropy(logits, positives)
+        loss = cross_entropy(logits, positives)
         if self.settings.reward:
             loss = loss + self.settings.reward * reward_loss(logits, positives)
         if self.settings.auxiliary:
             loss = loss + self.settings.auxiliary * self._auxiliary_loss(user, torch.from_numpy(batch.conditions))
         if self.ranker:
-            loss = loss + self._ranker_loss(self.ranker, user.detach(), item.detach(), scores.detach(), batch)
+            loss = loss + self._ranker_loss(self.ranker, user.detach(), item.detach(), logits.detach(), batch)
         self.dense.zero_grad()
         self.sparse.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -156,41 +180,41 @@ class Learner:
         taste = user[asked, self.towers.sizes.topical : self.settings.dimension]
         return functional.cross_entropy(taste @ self.towers.item.taste.weight.T, conditions[asked])
 
-    def _ranker_loss(self, ranker: Ranker, user: Tensor, item: Tensor, scores: Tensor, batch: PreparedBatch) -> Tensor:
+    def _ranker_loss(self, ranker: Ranker, user: Tensor, item: Tensor, logits: Tensor, batch: PreparedBatch) -> Tensor:
         """Return the loss over the best candidates of the topic asked for, of `LISTS` examples."""
         asked = np.flatnonzero(batch.conditions)
         if not len(asked):
-            return scores.new_zeros(())
+            return logits.new_zeros(())
         rows = asked[np.linspace(0, len(asked) - 1, min(LISTS, len(asked))).astype(np.int64)]
         candidates, steered = batch.candidates, self.towers.sizes.steered
+        log_q = torch.from_numpy(candidates.log_q)
         topics = self.corpus.item_topics[candidates.items]  # (C, T)
         off_topic = (topics != batch.conditions[rows, None, None]).all(2)  # (r, C)
-        found = scores.index_put(tuple(map(torch.from_numpy, batch.seen)), torch.tensor(FAR))[rows]
         examples = batch.rows[rows]
         features = batch.examples[examples].features
         with torch.no_grad():
             own = self._embed_users(features, np.arange(len(rows)), np.zeros_like(rows))  # as inside an exact filter
-        found = found + (own - user[rows])[:, :steered] @ item[:, :steered].T
+        found = logits[rows] + log_q + (own - user[rows])[:, :steered] @ item[:, :steered].T
         found = found.masked_fill(torch.from_numpy(off_topic), FAR)
         places = torch.topk(found, min(RANKED, len(item))).indices  # (r, N)
         is_positive = places == torch.from_numpy(candidates.positives[examples, None])
-        slices = np.repeat(np.arange(len(batch.slices)), batch.slices)[rows]
-        streaming = torch.from_numpy(np.stack(batch.streaming))[slices[:, None], places]
-        owners, entries = entries_of(batch.covisits.owners, examples)
+        streamed = batch.streamed
+        slices = np.repeat(np.arange(len(streamed.slices)), streamed.slices)[rows]
+        streaming = torch.from_numpy(np.stack(streamed.streaming))[slices[:, None], places]
+        owners, entries = entries_of(streamed.covisits.owners, examples)
         covisits = torch.zeros((*found.shape, COVISITS))
-        covisits[owners, batch.covisits.items[entries]] = torch.from_numpy(batch.covisits.values[entries])
-        history = self._history(features)
+        covisits[owners, streamed.covisits.items[entries]] = torch.from_numpy(streamed.covisits.values[entries])
         listed = Shortlist(
             own,
-            *history,
+            *self._history(features),
             item[places],
             streaming,
             covisits[torch.arange(len(rows))[:, None], places],
             found.gather(1, places),
         )
-        logits = ranker(*listed) - torch.from_numpy(candidates.log_q)[places]
+        again = ranker(*listed) - log_q[places]
         listed_rows = is_positive.any(1)
-        loss = functional.cross_entropy(logits, is_positive.int().argmax(1), reduction="none")
+        loss = functional.cross_entropy(again, is_positive.int().argmax(1), reduction="none")
         return (loss * listed_rows).sum() / listed_rows.sum().clamp(min=1)
 
     @torch.no_grad()
@@ -212,17 +236,14 @@ class Learner:
         """Return the second stage's scores (N,) of one user's items, see `Shortlist`; the method must have one."""
         assert self.ranker is not None
         rest = [torch.from_numpy(each[None]) for each in (items, streaming, covisits, scores)]
-        again: npt.NDArray[np.float32] = self.ranker(torch.from_numpy(user[None]), *self._history(features), *rest)[
-            0
-        ].numpy()
+        ranked = self.ranker(torch.from_numpy(user[None]), *self._history(features), *rest)
+        again: npt.NDArray[np.float32] = ranked[0].numpy()
         return again
 
     def _scores(self, user: Tensor, item: Tensor, batch: PreparedBatch) -> Tensor:
-        static, moving_end = self.settings.dimension, self.settings.dimension + STREAMING
-        parts = torch.split(user[:, static:moving_end], batch.slices)
-        moving = [part @ torch.from_numpy(read).T for part, read in zip(parts, batch.streaming, strict=True)]
-        scores = static_scores(user, item, self.towers.sizes) + torch.cat(moving)  # (R, C)
-        return add_covisits(scores, user[:, moving_end : moving_end + COVISITS], batch.covisits, batch.rows)
+        begin = self.settings.dimension
+        scores = static_scores(user, item, self.towers.sizes)  # (R, C)
+        return add_streamed(scores, user[:, begin : begin + STREAMING + COVISITS], batch.streamed, batch.rows)
 
     @torch.no_grad()
     def _forget(self, rows: Ints) -> None:

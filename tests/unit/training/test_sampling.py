@@ -77,7 +77,7 @@ def test_late_engagements_are_learned_from_like_others(corpus: Corpus) -> None:
     (batch,) = prepare(corpus, build_examples({}, corpus, log), settings, np.random.default_rng(0))
     assert np.isfinite(batch.candidates.log_q).all()
     assert corpus.item_index["fresh"] in batch.candidates.items
-    assert np.isfinite(np.concatenate(batch.streaming)).all()
+    assert np.isfinite(np.concatenate(batch.streamed.streaming)).all()
 
 
 def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
@@ -94,8 +94,8 @@ def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
     for row, item in zip(rows.tolist(), items.tolist(), strict=True):
         assert item in batch.examples.histories[batch.rows[row]]
         assert item != batch.examples.items[batch.rows[row]]
-    assert sum(batch.slices) == len(batch.conditions) == 2 * len(batch.examples)
-    assert np.all(np.diff(batch.covisits.owners) >= 0)
+    assert sum(batch.streamed.slices) == len(batch.conditions) == 2 * len(batch.examples)
+    assert np.all(np.diff(batch.streamed.covisits.owners) >= 0)
 
 
 def test_a_share_of_the_topics_can_be_held_out(corpus: Corpus) -> None:
