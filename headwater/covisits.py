@@ -96,11 +96,15 @@ class Covisits:
         self._row.fill(-1)
         self._row[sources], self._used = np.arange(len(sources)), len(sources)
 
-    def renumbered(self, sources: Ints) -> tuple["Covisits", Ints]:
-        """Return the counts of these items alone; and former numbers: the n-th is now n + 1."""
+    def involved(self, sources: Ints) -> Ints:
+        """Return these items and their successors, ascending."""
+        numbers = np.unique(np.concatenate((sources, self.successors[self._row[sources]].ravel())))
+        involved: Ints = numbers[numbers > 0]
+        return involved
+
+    def renumbered(self, sources: Ints, numbers: Ints) -> "Covisits":
+        """Return the counts of these items alone; `numbers` (N,), all `involved` among them, become 1 to N."""
         rows = self._row[sources]
-        numbers = np.unique(np.concatenate((sources, self.successors[rows].ravel())))
-        numbers = numbers[numbers > 0]
         names = np.zeros(int(numbers.max(initial=0)) + 1, dtype=np.int64)
         names[numbers] = np.arange(1, len(numbers) + 1)
         fresh = Covisits()
@@ -109,7 +113,7 @@ class Covisits:
             into = fresh._row[names[sources]]
             fresh.successors[into] = names[self.successors[rows]]
             fresh.counts[into], fresh.as_of_ms[into] = self.counts[rows], self.as_of_ms[rows]
-        return fresh, numbers
+        return fresh
 
     def engage(self, items: Ints, times_ms: Ints, histories: Ints) -> None:
         """Count engagements, one after the other.

@@ -71,7 +71,8 @@ class ItemCovisits:
         active = self._covisits.active(before_ms)
         if 2 * len(active) > len(self):
             return
-        self._covisits, kept = self._covisits.renumbered(active)
+        kept = self._covisits.involved(active)
+        self._covisits = self._covisits.renumbered(active, kept)
         self._names.keep(kept)
 
 

@@ -92,6 +92,24 @@ class Corpus:
         """Let go of items without a record since a time, as the catalogue does, until there is one again."""
         self.alive &= self.read_ms >= before_ms
 
+    def needed(self, since_ms: int) -> Ints:
+        """Return the numbers of items that are alive, engaged with since a time, or co-visited since."""
+        own = slice(1, len(self) + 1)
+        used = np.flatnonzero(self.alive[own] | (self.engaged_ms[own] >= since_ms)) + 1
+        return np.union1d(used, self.covisits.involved(self.covisits.active(since_ms)))
+
+    def of(self, numbers: Ints, since_ms: int) -> "Corpus":
+        """Return a corpus of these items alone, which have the numbers 1 to N there; see `needed`."""
+        kept = Corpus()
+        for topic in self.topics:
+            kept.add_topic(topic)
+        for number in numbers.tolist():
+            kept.put(self.items[number - 1])
+        for name in (*COUNTED, *KNOWN):
+            getattr(kept, name)[1 : len(numbers) + 1] = getattr(self, name)[numbers]
+        kept.covisits = self.covisits.renumbered(self.covisits.active(since_ms), numbers)
+        return kept
+
     def _grow(self) -> None:
         for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", *KNOWN, "counts", "totals"):
             old = getattr(self, name)

@@ -103,19 +103,10 @@ def _compact(learner: Learner) -> tuple[Vocabulary, Towers]:
     numbers = np.arange(1, len(corpus) + 1)
     kept = numbers[learner.ids.rows(numbers) > 0]
     vocabulary = Vocabulary(tuple(corpus.topics), tuple(corpus.items[number - 1].item_id for number in kept.tolist()))
-    old = learner.towers.sizes
-    towers = Towers(replace(old, topics=len(corpus.topics), items=len(kept)))
-    item_rows = torch.from_numpy(np.concatenate(([0], learner.ids.rows(kept))))
-    topic_rows = torch.arange(len(corpus.topics) + 1)
-    with torch.no_grad(), learner.towers.for_serving() as served:
-        weights = served.state_dict()
-        for name, target in towers.state_dict().items():
-            source = weights[name]
-            if name in ("user.history.weight", "item.own.weight"):
-                source = source[item_rows]
-            elif source.shape != target.shape:
-                source = source[topic_rows]
-            target.copy_(source)
+    sizes = replace(learner.towers.sizes, topics=len(corpus.topics), items=len(kept))
+    former = torch.from_numpy(np.concatenate(([0], learner.ids.rows(kept))))
+    with learner.towers.for_serving() as served:
+        towers = served.resized(sizes, former, torch.arange(len(former)))
     return vocabulary, towers.eval()
 
 

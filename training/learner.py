@@ -15,7 +15,7 @@ from headwater.features import STREAMING, Features
 from headwater.sparse_rows import entries_of
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
-from training.id_table import id_table
+from training.id_table import IdTable, id_table
 from training.ranker import FAR, RANKED, Ranker, Shortlist
 from training.streaming_scores import add_streamed
 from training.towers import Towers, TowerSizes, looked_up, static_scores
@@ -90,7 +90,7 @@ class Learner:
     def __init__(self, corpus: Corpus, settings: LearningSettings) -> None:
         self.corpus = corpus
         self.settings = settings
-        self.ids = id_table(corpus, settings.ids, settings.id_rows, settings.min_engagements)
+        self.ids = self._id_table(corpus)
         torch.manual_seed(settings.seed)
         self.towers = Towers(self._sizes())
         self.ranker = Ranker(self.towers.sizes) if settings.second_stage else None
@@ -126,8 +126,23 @@ class Learner:
         """Grow the tables when the corpus outgrew them; the weights stay, the optimisers start anew."""
         sizes = self._sizes()
         if sizes.items > self.towers.sizes.items or sizes.topics > self.towers.sizes.topics:
-            self.towers = self.towers.grown(sizes)
+            rows = torch.arange(self.towers.sizes.items + 1)
+            self.towers = self.towers.resized(sizes, rows, rows)
             self._make_optimisers()
+
+    def renumber(self, corpus: Corpus, numbers: Ints) -> None:
+        """Go on with a corpus in which the items that had these numbers (N,) are 1 to N; the optimisers start anew."""
+        former, fresh = self.ids.rows(numbers), np.arange(1, len(numbers) + 1)
+        self.corpus, self.ids = corpus, self._id_table(corpus)
+        learned = former.reshape(len(numbers), -1).any(axis=1)
+        self.ids.admit(fresh[learned], int(corpus.engaged_ms.max()))
+        rows = self.ids.rows(fresh)
+        both = (former > 0) & (rows > 0)
+        self.towers = self.towers.resized(self._sizes(), *map(torch.from_numpy, (former[both], rows[both])))
+        self._make_optimisers()
+
+    def _id_table(self, corpus: Corpus) -> IdTable:
+        return id_table(corpus, self.settings.ids, self.settings.id_rows, self.settings.min_engagements)
 
     def _person_inputs(self, features: Features) -> tuple[Tensor, ...]:
         """Return the user tower's inputs but the condition as tensors."""

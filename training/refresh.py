@@ -177,8 +177,7 @@ class Trainer:
             self._begin_anew()
         parts = self.reader.unread_parts()
         self.reader.read_items(self.corpus)  # after that: so all items that the stream knew are known here
-        self.corpus.forget(now_ms() - self.settings.item_ttl_s * 1000)
-        self.corpus.covisits.forget(int(self.corpus.engaged_ms.max()) - KEPT_MS)
+        self._forget_items()
         for ends in parts:
             yield build_examples(self.users, self.corpus, self.reader.read_engagements(ends)).in_time()
 
@@ -222,6 +221,24 @@ class Trainer:
         except BundleError as error:
             log.error("the live bundle cannot be compared with: %s", error)
             return None
+
+    def _forget_items(self) -> None:
+        """Let go of what the catalogue and the feature store forget; once it is the larger half, its numbers are given anew."""
+        corpus, ttl_ms = self.corpus, self.settings.item_ttl_s * 1000
+        newest_ms = int(corpus.engaged_ms.max())
+        corpus.forget(now_ms() - ttl_ms)
+        corpus.covisits.forget(newest_ms - KEPT_MS)
+        since_ms = newest_ms - max(ttl_ms, KEPT_MS)
+        numbers = corpus.needed(since_ms)
+        if 2 * len(numbers) > len(corpus):
+            return
+        log.info("of %d items %d are still needed", len(corpus), len(numbers))
+        self.corpus = corpus.of(numbers, since_ms)
+        fresh = np.zeros(len(corpus) + 1, dtype=np.int64)
+        fresh[numbers] = np.arange(1, len(numbers) + 1)
+        self.recent.items = fresh[self.recent.items]
+        if self.learner is not None:
+            self.learner.renumber(self.corpus, numbers)
 
     def _forget_users(self, newest_ms: int) -> None:
         since_ms = newest_ms - self.settings.user_ttl_s * 1000

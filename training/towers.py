@@ -20,6 +20,8 @@ from training.fusion import FUSIONS, FusionSizes, Steer
 
 POPULARITY_START = (0.75, 0.8, 0.4, 0.1, 0.0)
 USER_TOPIC = 32
+ID_EMBEDDINGS = "user.history.weight", "item.own.weight"
+"""Of `Towers`: what has a row for each item that has one in the id table."""
 
 
 @dataclass(frozen=True)
@@ -188,15 +190,22 @@ class Towers(nn.Module):
         finally:
             fusion.aside.weight.data = trained
 
-    def grown(self, sizes: TowerSizes) -> "Towers":
-        """Return towers of larger vocabularies that start from these weights."""
+    def resized(self, sizes: TowerSizes, former: Tensor, rows: Tensor) -> "Towers":
+        """Return towers of other vocabularies that start from these weights.
+
+        Args:
+            sizes: Their shapes.
+            former, rows: (N,) what was row `former[n]` of the id embeddings is row `rows[n]` of theirs.
+        """
         towers = Towers(sizes)
         old = self.state_dict()
         with torch.no_grad():
             for name, fresh in towers.state_dict().items():
-                rows = min(len(fresh), len(old[name])) if fresh.dim() else 0
-                if fresh.shape == old[name].shape:
+                if name in ID_EMBEDDINGS:
+                    fresh[rows] = old[name][former]
+                elif fresh.shape == old[name].shape:
                     fresh.copy_(old[name])
                 else:
-                    fresh[:rows] = old[name][:rows]
+                    topics = min(len(fresh), len(old[name]))
+                    fresh[:topics] = old[name][:topics]
         return towers

@@ -100,8 +100,10 @@ def test_a_file_restores_and_forgetting_keeps_what_is_active() -> None:
     history, now = np.array([[398, 397] + [0] * (DEPTH - 2)]), np.array([T0 + 1000])
     restored = Covisits.of(covisits.arrays())
     assert restored.features(history, now).values == pytest.approx(covisits.features(history, now).values)
-    kept, names = covisits.renumbered(covisits.active(T0 + 390))
+    active = covisits.active(T0 + 390)
+    names = covisits.involved(active)
     assert names.tolist() == list(range(390, 401))
+    kept = covisits.renumbered(active, names)
     renamed = np.array([[names.tolist().index(398) + 1, names.tolist().index(397) + 1] + [0] * (DEPTH - 2)])
     assert kept.features(renamed, now).values == pytest.approx(covisits.features(history, now).values)
 

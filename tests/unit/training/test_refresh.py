@@ -131,6 +131,33 @@ def test_engagements_with_items_that_come_meanwhile_wait_for_the_next_refresh(
     assert trainer.users["u"].state.item_ids == ("fresh",)
 
 
+def test_items_that_nobody_needs_any_more_leave_nothing_behind(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.refresh.KEPT_MS", HOUR_MS)
+    trainer = Trainer(settings.model_copy(update={"item_ttl_s": 3600}), LEARNING)
+    for _ in range(8):
+        log.send(next(hours))
+    refreshed(trainer)
+    former = trainer.corpus
+    later_ms = now_ms() + 3 * HOUR_MS
+    for module in ("refresh", "log"):
+        monkeypatch.setattr(f"training.{module}.now_ms", lambda: later_ms)
+    log.send(next(hours))
+    refreshed(trainer)
+    kept = trainer.corpus
+    assert len(kept) < len(former) / 2
+    assert trainer.learner is not None
+    assert trainer.learner.corpus is kept
+    engaged_ms = former.engaged_ms[[former.item_index[item.item_id] for item in former.items]]
+    for item, at_ms in zip(former.items, engaged_ms.tolist(), strict=True):
+        assert item.item_id in kept.item_index or at_ms < former.engaged_ms.max() - HOUR_MS
+    restored = Trainer(trainer.settings, LEARNING)
+    assert state(restored) == state(trainer)
+    log.send(next(hours))
+    assert refreshed(restored)["examples"] == refreshed(trainer)["examples"]
+
+
 def test_a_long_log_is_learned_in_parts(
     settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
