@@ -251,7 +251,8 @@ class _Nodes:
         """Number a new node, which is to be inserted before anything else is asked for."""
         number = self._count
         if number == len(self._rows):
-            self._hashes, self._rows = _grown(self._hashes, 2 * number), _grown(self._rows, 2 * number, DEAD)
+            room = max(2 * number, FIRST_ROOM)
+            self._hashes, self._rows = _grown(self._hashes, room), _grown(self._rows, room, DEAD)
             self._make_table()
         self._hashes[number], self._rows[number] = hashed, row
         _enter(self._table, self._hashes, number, number + 1)

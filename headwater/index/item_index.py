@@ -131,8 +131,8 @@ class ItemIndex:
         """
         self.everything.fill(item_ids, embeddings, published_ms, np.arange(len(item_ids)))
         self._topics = [topic_sets[number] for number in topic_set_of.tolist()]
-        ends = np.cumsum(np.bincount(topic_set_of, minlength=len(topic_sets)))[:-1]
-        members = np.split(np.argsort(topic_set_of, kind="stable"), ends)
+        ends = np.cumsum(np.bincount(topic_set_of, minlength=len(topic_sets)))
+        members = np.split(np.argsort(topic_set_of, kind="stable"), ends)[:-1]
         carriers: dict[str, list[npt.NDArray[np.int64]]] = {}
         for topics, rows in zip(topic_sets, members, strict=True):
             for topic in dict.fromkeys(topics):

@@ -45,6 +45,18 @@ def test_a_snapshot_restores_everything(tmp_path: Path) -> None:
     assert len(restored[0].graph) == 10
 
 
+def test_a_snapshot_of_nothing_restores_an_index_that_fills(tmp_path: Path) -> None:
+    emptied = small_index()
+    emptied.delete([f"i{number}" for number in range(10)])
+    for index in (ItemIndex(4), emptied):
+        restored, _ = read_snapshot(write_snapshot(tmp_path, "v1", index, {}))
+        assert len(restored) == 0
+        restored.upsert([ItemEmbedding("new", ("t0",), NOW_MS, np.ones(4, dtype=np.float32))])
+        query = np.ones((1, 4 + STREAMING), dtype=np.float32)
+        assert restored.search(query, 5, None, NOW_MS)[0].item_ids == ["new"]
+        assert restored.graph.search(np.ones(4, dtype=np.float32), 5).tolist() == [0]
+
+
 def test_a_broken_snapshot_is_passed_over(tmp_path: Path) -> None:
     write_snapshot(tmp_path, "v1", small_index(), {0: 5})
     newest = write_snapshot(tmp_path, "v1", small_index(), {0: 6})
