@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from headwater import __version__
@@ -29,7 +30,7 @@ def make_app(settings: Settings) -> ASGIApp:
             app.state.collector = Collector(state.producer)
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Headwater",
         version=__version__,
         description="Which items of a topic should a user be notified about, now?",
