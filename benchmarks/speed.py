@@ -243,7 +243,8 @@ serving processes over one snapshot.""",
     "ingest": """\
 A message of Faust's carries all records that a fetch brought of a partition, so what Faust costs is spread over them.
 What is left is decoding, validation, the fold and redis-py, all Python on one core. The bare loop does the same without
-Faust, a poll of at most 512 records at a time. Next: more workers.""",
+Faust, a poll of at most 512 records at a time. Two workers share both cores
+with Kafka and Redis, and wait for them. Next: cores of their own for Kafka and Redis.""",
     "overload": """\
 The server has one core, who floods it the other: what is answered falls as refusals take their part of the server's
 core. Next: refuse before the request is parsed.""",
