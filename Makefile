@@ -20,13 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[streams,serving,training,embedded,dev]'
 	@touch $@
 
-demo: setup ## Run the whole loop on embedded services (ONCE=1 to end afterwards)
+demo: setup ## Run the whole loop on embedded services (ONCE=1 exits after the summary)
 	$(BIN)/headwater demo $(if $(ONCE),--once)
 
-setup-services: ## Install real Kafka and redis-server for the tests
+setup-services: ## Install real Kafka and redis-server for tests and benchmarks (with apt as root where missing)
 	bash deploy/setup-services.sh
 
-test: setup setup-services ## Run all tests against real Kafka and Redis
+test: setup setup-services ## Run all tests against real Kafka and Redis (installs them with apt as root where missing)
 	$(BIN)/python -m pytest
 
 lint: setup ## Check style, imports and spelling
@@ -38,7 +38,7 @@ lint: setup ## Check style, imports and spelling
 type: setup ## Check types
 	$(BIN)/mypy
 
-bench: setup setup-services ## Run the short benchmarks, beside other libraries
+bench: setup setup-services ## Run the short benchmarks and the libraries they compare with
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks
 
@@ -48,7 +48,7 @@ main-job: setup setup-services ## Replay 300,000 news clicks through real Kafka 
 experiments: setup ## Measure retrieval quality on real data (hours)
 	$(BIN)/python -m benchmarks.quality
 
-docs: setup ## Write the generated schemas
+docs: setup ## Regenerate JSON Schema and AsyncAPI
 	$(BIN)/python -m headwater.schemas
 
 clean: ## Delete the environment and all local state

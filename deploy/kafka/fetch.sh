@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches Kafka's jars into var/kafka/libs; does nothing where they are.
+# Fetches Kafka's jars into var/kafka/libs; no-op if already fetched.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 libs=$root/var/kafka/libs
