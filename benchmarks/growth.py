@@ -20,11 +20,11 @@ from benchmarks.harness import record
 from benchmarks.items import NOW_MS
 from benchmarks.start import full_record, topics_of
 from headwater.events import Engagement, Item
-from headwater.fold import HISTORY_LENGTH
 from headwater.names import ENGAGEMENTS
 from headwater.settings import Settings
 from headwater.stores import FeatureWrites, RedisFeatureStore
 from headwater.stores.protocol import StoredItem
+from headwater.user_state import HISTORY_LENGTH
 from serving.retrieval import USERS_AT_ONCE
 from streams.engagements import EngagementFold
 from streams.record import Outgoing, Record

@@ -20,12 +20,14 @@ import click
 from benchmarks.harness import Installation, News, installed, machine, news
 from headwater.client import HeadwaterClient
 from headwater.dead_letters_cli import read_dead_letters
+from headwater.fold import Outcome
 from headwater.frames import position
 from headwater.producer import EngagementProducer
 from headwater.query_load import QueryLoad
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
-from headwater.user_record import Outcome, UserRecord
+from headwater.user_record import UserRecord
+from headwater.users import Placed, Users
 from tests.system import headwater
 from training.corpus import Corpus
 from training.log import LogReader
@@ -152,7 +154,7 @@ def _retrievable(client: HeadwaterClient, item_id: str) -> bool:
 def _accounts(installation: Installation, sent: int) -> dict[str, Any]:
     """Compare Redis with the offline fold of the log, bit for bit."""
     settings = installation.settings
-    users: dict[str, UserRecord] = {}
+    users, log = Users(), list[Placed]()
     outcomes: Counter[str] = Counter()
     corpus, reader = Corpus(), LogReader(settings)
     reader.read_items(corpus)
@@ -163,13 +165,13 @@ def _accounts(installation: Installation, sent: int) -> dict[str, Any]:
             outcomes["dead_letters"] += 1
             continue
         topics = corpus.items[corpus.item_index[event.item_id] - 1].topics
-        user, outcome = users.get(event.user_id, UserRecord()).apply(event, topics, logged.partition, logged.offset)
-        users[event.user_id] = user
-        outcomes["applied" if outcome is Outcome.APPLIED else "duplicates"] += 1
+        log.append(Placed(event, topics, logged.partition, logged.offset))
+    folded = (users.fold([placed]).outcomes[0] for placed in log)  # one after the other, as a user's events come
+    outcomes.update("applied" if outcome == Outcome.APPLIED else "duplicates" for outcome in folded)
     counters = installation.counters()
-    chosen = random.Random(0).sample(sorted(users), min(COMPARED_USERS, len(users)))
+    chosen = random.Random(0).sample(sorted(users.rows), min(COMPARED_USERS, len(users)))
     found = asyncio.run(_stored(settings, chosen))
-    equal = sum(record == users[user_id] for user_id, record in zip(chosen, found, strict=True))
+    equal = sum(record == users.record(user_id) for user_id, record in zip(chosen, found, strict=True))
     return {
         "stream": counters,
         "offline": dict(outcomes),

@@ -32,11 +32,11 @@ from benchmarks.harness import (
 )
 from headwater.bundle import Bundle
 from headwater.covisit_features import COVISITS
-from headwater.fold import EMPTY
 from headwater.index import ItemIndex
 from headwater.index.snapshot import read_newest_snapshot
 from headwater.query_features import Query, encode_queries
 from headwater.stores import RedisFeatureStore
+from headwater.user_state import EMPTY
 from serving.state import instance_name
 from tests.services import poll
 from tests.system import headwater

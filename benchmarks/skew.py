@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.events import Engagement, Item
+from headwater.fold import Outcome
 from headwater.item_covisits import ItemCovisits
 from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
-from headwater.successions import Succession, decode_successions, encode_successions, succession
-from headwater.user_record import Outcome, UserRecord, decode_user_record, encode_user_record
+from headwater.successions import Succession, decode_successions, encode_successions
+from headwater.user_record import UserRecord, decode_user_record
+from headwater.users import Placed, Users
+from tests.folding import succession
 from training.corpus import Corpus
 from training.examples import Examples, Logged, build_examples
 
@@ -33,7 +36,7 @@ def differing(vectors: int, seed: int = 0) -> int:
     """Return how many of the first `vectors` served feature vectors differ from the rebuilt ones."""
     corpus, log = _log(vectors, seed)
     served = _served(corpus, log)
-    examples = build_examples({}, corpus, log)
+    examples = build_examples(Users(), corpus, log)
     rebuilt = _rebuilt(corpus, examples)
     assert len(served) == len(examples) == len(rebuilt)
     count = 0
@@ -72,13 +75,15 @@ def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
         features = encode_queries([Query(record.state, None)], engagement.occurred_at, corpus)
         history = record.state.item_ids[::-1]
         topics = corpus.items[corpus.item_index[engagement.item_id] - 1].topics
-        after, outcome = record.apply(engagement, topics, logged.partition, logged.offset)
-        stored[engagement.user_id] = encode_user_record(after)
-        if outcome is Outcome.APPLIED:
+        placed, users = Placed(engagement, topics, logged.partition, logged.offset), Users()
+        users.put(engagement.user_id, record)
+        folded = users.fold([placed])
+        stored[engagement.user_id] = users.encoded([0])[0]
+        if folded.outcomes[0] == Outcome.APPLIED:
             told = covisits.features(history, engagement.occurred_at)
             inputs = {name: values[0] for name, values in features.items()}
             served.append((inputs, {item_id: values.tobytes() for item_id, values in told.items()}))
-            pending.append(succession(after.state, engagement, logged.offset))
+            pending.append(succession(users, folded, placed))
     return served
 
 

@@ -23,14 +23,14 @@ from redis import Redis
 from benchmarks.harness import RUNS, record, services
 from benchmarks.items import CLUSTERS, DIMENSION, NOW_MS, built, make_items
 from headwater.events import Engagement
-from headwater.fold import HISTORY_LENGTH
 from headwater.generations import Generations
 from headwater.index.snapshot import write_snapshot
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.names import ITEM_EMBEDDINGS
 from headwater.settings import Settings
 from headwater.stores import FeatureWrites, RedisFeatureStore
-from headwater.user_record import UserRecord
+from headwater.user_state import HISTORY_LENGTH
+from headwater.users import Placed, Users
 from serving.state import instance_name
 from streams.follower import end_offsets
 from tests.bundles import make_bundle
@@ -131,13 +131,15 @@ def _user_record() -> dict[str, int]:
         return {f"{name}_bytes": redis.memory_usage(key, samples=0) for name, key in zip(ITEM_IDS, keys, strict=True)}
 
 
-def full_record(form: str) -> UserRecord:
+def full_record(form: str) -> bytes:
     """Return the record of a user with a full history, of items named in a form."""
-    known = UserRecord()
-    for number in range(HISTORY_LENGTH):
-        event = Engagement(event_id=str(number), user_id="u", item_id=form.format(number), occurred_at=NOW_MS + number)
-        known, _ = known.apply(event, topics_of(number), 0, number)
-    return known
+    users, names = Users(), map(form.format, range(HISTORY_LENGTH))
+    events = [
+        Engagement(event_id=str(number), user_id="u", item_id=name, occurred_at=NOW_MS + number)
+        for number, name in enumerate(names)
+    ]
+    users.fold([Placed(event, topics_of(number), 0, number) for number, event in enumerate(events)])
+    return users.encoded([0])[0]
 
 
 def topics_of(number: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from headwater.covisit_features import COVISITS
 from headwater.index import Candidates, ItemIndex, cells, item_index, large_search
 from headwater.item_embedding import ItemEmbedding
 from headwater.query_features import Query, encode_queries
-from headwater.user_record import UserRecord
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.examples import Logged, build_examples
@@ -35,7 +35,7 @@ READ_SHARE = 0.027
 @click.command()
 def main() -> None:
     """Train, index, search, and keep the figures."""
-    data, corpus, users = news(), Corpus(), dict[str, UserRecord]()
+    data, corpus, users = news(), Corpus(), Users()
     for item in data.items:
         corpus.put(item)
     end_ms = data.until(EVENTS)
@@ -45,7 +45,7 @@ def main() -> None:
     for batch in prepare(corpus, log, learner.settings, np.random.default_rng(0)):
         learner.step(batch)
     index = _index(learner, end_ms)
-    asked = list(users.values())[-QUERIES:]
+    asked = [users.record(user_id) for user_id in list(users.rows)[-QUERIES:]]
     topics = corpus.topics[:TOPICS]
     queries = [Query(user.state, topics[place % len(topics)]) for place, user in enumerate(asked)]
     features = encode_queries(queries, end_ms, corpus)

@@ -2,8 +2,8 @@
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from operator import mul
+from typing import NamedTuple
 
 from headwater.events import MAX_EPOCH_MS
 
@@ -16,8 +16,7 @@ _RECORD = struct.Struct(f"<Bqqqq{WINDOWS}d")
 _NONE = (0.0,) * WINDOWS
 
 
-@dataclass(frozen=True, slots=True)
-class ItemActivity:
+class ItemActivity(NamedTuple):
     """Engagements with one item that came through one Kafka partition.
 
     Attributes:

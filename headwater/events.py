@@ -4,22 +4,16 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema, core_schema
 
 MIN_EPOCH_MS = 100_000_000_000
 MAX_EPOCH_MS = 253_402_300_799_000
 MAX_TOPICS_PER_ITEM = 32
 MAX_ATTRIBUTES = 64
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a string or an integer")
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str) and not value.isprintable():
-        raise ValueError("must not contain control characters")
-    return value
+MAX_IDENTIFIER = 256
+PRINTABLE = r"^(?:[^\p{C}\p{Z}]| )+$"
+"""A Rust regular expression: neither control characters nor separators, but spaces."""
 
 
 def epoch_ms(value: Any) -> int:
@@ -50,14 +44,47 @@ def iso(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).isoformat(timespec="milliseconds")
 
 
-Identifier = Annotated[str, BeforeValidator(_printable), StringConstraints(min_length=1, max_length=256)]
+class _Identifier:
+    """Validated without calls of Python functions where it is a string: every engagement has several."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        text = core_schema.str_schema(strict=True, min_length=1, max_length=MAX_IDENTIFIER, pattern=PRINTABLE)
+        longest = 10 ** (MAX_IDENTIFIER - 1)
+        number = core_schema.int_schema(strict=True, gt=-longest, lt=longest)
+        return core_schema.union_schema(
+            [text, core_schema.no_info_after_validator_function(str, number)],
+            mode="left_to_right",
+            custom_error_type="identifier",
+            custom_error_message=f"must be a string or an integer, of 1 to {MAX_IDENTIFIER} printable characters",
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1, "maxLength": MAX_IDENTIFIER}
+
+
+class _EpochMs:
+    """Validated without calls of Python functions where it is an integer."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.union_schema(
+            [
+                core_schema.int_schema(strict=True, ge=MIN_EPOCH_MS, le=MAX_EPOCH_MS),
+                core_schema.no_info_plain_validator_function(epoch_ms),
+            ],
+            mode="left_to_right",
+            custom_error_type="epoch_ms",
+            custom_error_message=(
+                "must be epoch milliseconds (not seconds), or ISO 8601 with an offset, such as 2026-01-31T12:00:00Z"
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "integer"}, {"type": "string", "format": "date-time"}]}
+
+
+Identifier = Annotated[str, _Identifier()]
 TopicId = Identifier
-EpochMs = Annotated[
-    int,
-    BeforeValidator(
-        epoch_ms, json_schema_input_type=int | Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    ),
-]
+EpochMs = Annotated[int, _EpochMs()]
 Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_-]{0,31}$")]
 Attribute = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, StringConstraints(max_length=4096)]
 

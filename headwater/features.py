@@ -15,7 +15,7 @@ from headwater.activity import HALF_LIVES_MS, WINDOWS
 from headwater.covisit_features import COVISITS, DEPTH, SUCCESSORS
 from headwater.covisit_features import HALF_LIVES_MS as COVISIT_HALF_LIVES_MS
 from headwater.events import Item
-from headwater.fold import HISTORY_LENGTH, TOPIC_HALF_LIFE_MS
+from headwater.user_state import HISTORY_LENGTH, TOPIC_HALF_LIFE_MS
 from headwater.vocabulary import UNKNOWN, Vocabulary
 
 

@@ -10,11 +10,12 @@ import numpy.typing as npt
 from numba import njit
 
 from headwater.features import CONTEXT, HISTORY, HOUR_MS, USER_INPUTS, USER_TOPICS, Features, Floats, Indices, Ints
-from headwater.fold import TOPIC_HALF_LIFE_MS, UserState
+from headwater.user_state import TOPIC_HALF_LIFE_MS, TOPIC_LIMIT, UserState
 from headwater.vocabulary import UNKNOWN
 
 DAY_MS = 86_400_000.0
 _INTS = "int64[::1]"
+People = tuple[Ints, Ints, Ints, Ints, Ints, Ints, npt.NDArray[np.float64], Ints]
 
 
 class Query(NamedTuple):
@@ -37,16 +38,13 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
         float32, log1p hours; topic_ids (B, USER_TOPICS) int64 and topic_weights float32, heaviest
         first; condition (B,) int64; context (B, CONTEXT) float32.
     """
-    rows, states = len(queries), [query.state for query in queries]
+    states = [query.state for query in queries]
     histories = [state.item_ids[: -HISTORY - 1 : -1] for state in states]
     times_ms = [state.times_ms[: -HISTORY - 1 : -1] for state in states]
     counted = [state.topics for state in states]
     item_number, topic_number = vocabulary.item_index.get, vocabulary.topic_index.get
-    history_items, history_ages = np.zeros((rows, HISTORY), np.int64), np.zeros((rows, HISTORY), np.float32)
-    topic_ids, topic_weights = np.zeros((rows, USER_TOPICS), np.int64), np.zeros((rows, USER_TOPICS), np.float32)
-    context = np.zeros((rows, CONTEXT), np.float32)
-    _fill(
-        _ints([now_ms] * len(queries) if isinstance(now_ms, int) else now_ms),
+    condition = _ints([UNKNOWN if query.topic is None else topic_number(query.topic, UNKNOWN) for query in queries])
+    people = (
         _ints([state.engagements for state in states]),
         _ints(list(map(len, histories))),
         _ints(list(map(item_number, chain.from_iterable(histories), repeat(UNKNOWN)))),
@@ -55,13 +53,41 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
         _ints([topic_number(topic, UNKNOWN) for each in counted for topic in each.topics]),
         np.array(list(chain.from_iterable(each.weights for each in counted)), dtype=np.float64),
         _ints(list(chain.from_iterable(each.as_of_ms for each in counted))),
-        history_items,
-        history_ages,
-        topic_ids,
-        topic_weights,
-        context,
     )
-    condition = _ints([UNKNOWN if query.topic is None else topic_number(query.topic, UNKNOWN) for query in queries])
+    return _filled(condition, _ints([now_ms] * len(queries) if isinstance(now_ms, int) else now_ms), people)
+
+
+def encode_users(users: npt.NDArray[np.void], now_ms: Ints, items: Ints, topics: Ints) -> Features:
+    """Return the user tower's inputs for the rows of `headwater.users`, without a condition, as `encode_queries` does.
+
+    Args:
+        users: (B,) of `headwater.fold.USER`.
+        now_ms: (B,) epoch ms.
+        items, topics: The vocabulary's numbers of what the rows number, `UNKNOWN` where it has none.
+    """
+    places = users["past"][:, None] - 1 - np.arange(HISTORY)  # newest first
+    is_past, is_counted = places >= 0, np.arange(TOPIC_LIMIT) < users["counted"][:, None]
+    places = np.maximum(places, 0)
+    people = (
+        np.ascontiguousarray(users["engagements"]),
+        is_past.sum(axis=1),
+        items[np.take_along_axis(users["items"], places, axis=1)[is_past]],
+        np.take_along_axis(users["times_ms"], places, axis=1)[is_past],
+        np.ascontiguousarray(users["counted"]),
+        topics[users["topics"][is_counted]],
+        users["weights"][is_counted],
+        users["as_of_ms"][is_counted],
+    )
+    return _filled(np.full(len(users), UNKNOWN), now_ms, people)
+
+
+def _filled(condition: Ints, now_ms: Ints, people: People) -> Features:
+    """Return tower inputs; `people` are the arguments of `_fill` between the time and what it writes."""
+    rows = len(condition)
+    history_items, history_ages = np.zeros((rows, HISTORY), np.int64), np.zeros((rows, HISTORY), np.float32)
+    topic_ids, topic_weights = np.zeros((rows, USER_TOPICS), np.int64), np.zeros((rows, USER_TOPICS), np.float32)
+    context = np.zeros((rows, CONTEXT), np.float32)
+    _fill(now_ms, *people, history_items, history_ages, topic_ids, topic_weights, context)
     columns = history_items, history_ages, topic_ids, topic_weights, condition, context
     return dict(zip(USER_INPUTS, columns, strict=True))
 

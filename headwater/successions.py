@@ -2,12 +2,12 @@
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from headwater.covisit_features import DEPTH
-from headwater.events import Engagement
-from headwater.fold import UserState
 
+KNOWN_NAMES = 20_000
 _ENTRY = struct.Struct("<qqB")
 _LENGTH = struct.Struct("<H")
 
@@ -26,25 +26,19 @@ class Succession(NamedTuple):
     before: tuple[str, ...]
 
 
-def succession(state: UserState, engagement: Engagement, offset: int) -> Succession:
-    """Return an engagement that is folded into `state` with what came before it; nothing where it is forgotten."""
-    before: tuple[str, ...] = ()
-    for place in range(len(state.item_ids) - 1, 0, -1):
-        if state.item_ids[place] == engagement.item_id and state.times_ms[place] == engagement.occurred_at:
-            before = state.item_ids[max(0, place - DEPTH) : place][::-1]
-            break
-    return Succession(offset, engagement.occurred_at, engagement.item_id, before)
-
-
 def encode_successions(successions: Iterable[Succession]) -> bytes:
     """Return many successions as one Kafka record of `item-successions` (key: the partition)."""
-    parts = []
+    parts: list[bytes] = []
     for each in successions:
         parts.append(_ENTRY.pack(each.offset, each.at_ms, len(each.before)))
-        for item_id in (each.item_id, *each.before):
-            name = item_id.encode()
-            parts += [_LENGTH.pack(len(name)), name]
+        parts += map(_with_length, (each.item_id, *each.before))
     return b"".join(parts)
+
+
+@lru_cache(KNOWN_NAMES)
+def _with_length(item_id: str) -> bytes:
+    name = item_id.encode()
+    return _LENGTH.pack(len(name)) + name
 
 
 def decode_successions(data: bytes) -> list[Succession]:

@@ -14,12 +14,12 @@ from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
 from headwater.errors import UnknownTopic
 from headwater.events import iso
-from headwater.fold import EMPTY, UserState
 from headwater.index import Candidates, Relevance
 from headwater.item_covisits import ItemCovisits
 from headwater.query_features import Query, encode_queries
 from headwater.stores import FeatureStore
 from headwater.user_record import UserRecord
+from headwater.user_state import EMPTY, UserState
 from serving.candidate_json import candidates_json
 from serving.clock import Clock
 from serving.held import HeldGenerations, Pair

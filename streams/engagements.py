@@ -1,31 +1,32 @@
 """Engagements into user records and item activity, each exactly once in effect."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from headwater.activity import ItemActivity, encode_activity_frame
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement
+from headwater.fold import Outcome
 from headwater.intake import read_engagement
 from headwater.names import ITEM_ACTIVITY, ITEM_SUCCESSIONS
 from headwater.stores import FeatureStore, FeatureWrites
-from headwater.successions import Succession, encode_successions, succession
-from headwater.user_record import Outcome, UserRecord
+from headwater.stores.protocol import SourcePartition
+from headwater.successions import Succession, encode_successions
+from headwater.users import Folded, Placed
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
+from streams.state_cache import StateCache
 
-Successions = dict[int, list[Succession]]
-Accepted = tuple[Record, Engagement, tuple[str, ...]]
 Told = TypeVar("Told")
 
 FRAME_ENTRIES = 64
 """As many successions of items with the longest ids as Kafka takes in one record."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngagementFold:
     """Applies batches of `engagements` records.
 
@@ -37,6 +38,10 @@ class EngagementFold:
     publisher: Publisher
     report: Report
     latest_ms: Callable[[], int]
+    cache: StateCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cache = StateCache(self.store)
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Fold, store, publish; the caller commits offsets after this returns.
@@ -46,17 +51,22 @@ class EngagementFold:
         """
         # 1. Decode; what cannot be read becomes a dead letter.
         decoded, letters = self._decode(records)
-        # 2. Read what the batch touches; an unknown item makes a dead letter.
+        # 2. Look items up; an engagement with an unknown one becomes a dead letter.
         accepted, unknown = await self._accept(decoded)
         letters += unknown
         # 3. Keep the dead letters: once what the same users did later is stored, these would count as repeated.
         await self.publisher.publish(list(map(dead_letter_record, letters)))
-        # 4. Fold. An offset applied before a crash changes neither the user nor the item.
-        writes, successions, outcomes = await self._fold(accepted)
-        # 5. Store all of it at once.
-        await self.store.commit(writes)
-        self._count(outcomes, letters)
+        try:
+            # 4. Read what the batch touches and fold. An offset applied before a crash changes neither user nor item.
+            writes, folded = await self._fold(accepted, {record.source for record in records})
+            # 5. Store all of it at once.
+            await self.store.commit(writes)
+        except BaseException:
+            self.cache.forget()
+            raise
+        self._count(folded, letters)
         # 6. Tell: activity and successions carry their offsets, so repeating them is harmless.
+        successions = self._successions(accepted, folded)
         await self.publisher.publish(
             [
                 *_frames(ITEM_ACTIVITY, _activities(writes), encode_activity_frame),
@@ -77,44 +87,48 @@ class EngagementFold:
                 decoded.append((record, engagement))
         return decoded, letters
 
-    async def _accept(self, decoded: list[tuple[Record, Engagement]]) -> tuple[list[Accepted], list[DeadLetter]]:
+    async def _accept(self, decoded: list[tuple[Record, Engagement]]) -> tuple[list[Placed], list[DeadLetter]]:
         item_ids = list({engagement.item_id for _, engagement in decoded})
         found = zip(item_ids, await self.store.items(item_ids), strict=True)
         topics = {item_id: stored.item.topics for item_id, stored in found if stored is not None}
-        accepted: list[Accepted] = []
+        accepted: list[Placed] = []
         letters = []
         for record, engagement in decoded:
-            if engagement.item_id in topics:
-                accepted.append((record, engagement, topics[engagement.item_id]))
+            carried = topics.get(engagement.item_id)
+            if carried is not None:
+                accepted.append(Placed(engagement, carried, record.partition, record.position))
             else:
                 error = InvalidEvent("unknown-item", f"the catalogue holds no item {engagement.item_id!r}")
                 letters.append(record.rejected(error))
         return accepted, letters
 
-    async def _fold(self, accepted: list[Accepted]) -> tuple[FeatureWrites, Successions, list[Outcome]]:
-        user_ids = list({engagement.user_id for _, engagement, _ in accepted})
-        keys = list({(record.partition, engagement.item_id) for record, engagement, _ in accepted})
-        writes = await self.store.begin({record.source for record, *_ in accepted})
-        successions, outcomes = Successions(), []
-        users = dict(zip(user_ids, await self.store.users(user_ids), strict=True))
-        activities = dict(zip(keys, await self.store.activities(keys), strict=True))
-        for record, engagement, topics in accepted:
-            user = users[engagement.user_id] or UserRecord()
-            user, outcome = user.apply(engagement, topics, record.partition, record.position)
-            users[engagement.user_id] = writes.users[engagement.user_id] = user
-            key = (record.partition, engagement.item_id)
-            if outcome is Outcome.APPLIED:
-                activity = (activities[key] or ItemActivity()).apply(engagement.occurred_at, record.position)
-                activities[key] = activity
-            if (current := activities[key]) is not None:
-                writes.activities[key] = current
-            if outcome is not Outcome.DUPLICATE:
-                told = succession(user.state, engagement, record.position)
-                successions.setdefault(record.partition, []).append(told)
-            outcomes.append(outcome)
-        return writes, successions, outcomes
+    async def _fold(self, accepted: list[Placed], sources: Collection[SourcePartition]) -> tuple[FeatureWrites, Folded]:
+        keys = [(each.partition, each.engagement.item_id) for each in accepted]
+        writes = await self.store.begin(sources)
+        await self.cache.read(writes.claims, {each.engagement.user_id for each in accepted}, set(keys))
+        users, activities = self.cache.users, self.cache.activities
+        folded = users.fold(accepted)
+        for key, each, outcome in zip(keys, accepted, folded.outcomes.tolist(), strict=True):
+            if outcome == Outcome.APPLIED:
+                activities[key] = activities[key].apply(each.engagement.occurred_at, each.position)
+        rows = {each.engagement.user_id: row for each, row in zip(accepted, folded.rows.tolist(), strict=True)}
+        writes.users.update(zip(rows, users.encoded(list(rows.values())), strict=True))
+        writes.activities.update((key, activities[key]) for key in keys if activities[key].total)
+        return writes, folded
 
-    def _count(self, outcomes: list[Outcome], letters: list[DeadLetter]) -> None:
+    def _successions(self, accepted: list[Placed], folded: Folded) -> dict[int, list[Succession]]:
+        told: dict[int, list[Succession]] = {}
+        names = self.cache.users.items.texts
+        for each, outcome, before in zip(accepted, folded.outcomes.tolist(), folded.before.tolist(), strict=True):
+            if outcome != Outcome.DUPLICATE:
+                past = tuple([names[number] for number in before if number])
+                engagement = each.engagement
+                succession = Succession(each.position, engagement.occurred_at, engagement.item_id, past)
+                told.setdefault(each.partition, []).append(succession)
+        return told
+
+    def _count(self, folded: Folded, letters: list[DeadLetter]) -> None:
+        outcomes = folded.outcomes.tolist()
         self.report.applied += outcomes.count(Outcome.APPLIED)
         self.report.duplicates += outcomes.count(Outcome.DUPLICATE)
         self.report.repeated += outcomes.count(Outcome.REPEATED)

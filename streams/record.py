@@ -1,15 +1,13 @@
 """A Kafka record as the agents' plain functions see it."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.frames import events_in, position
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One consumed record."""
 
     topic: str
@@ -58,8 +56,7 @@ class Record:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One record to append."""
 
     topic: str

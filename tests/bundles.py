@@ -11,9 +11,9 @@ from headwater.bundle import Manifest, Tower, publish_bundle
 from headwater.covisit_features import COVISITS
 from headwater.events import Item
 from headwater.features import STREAMING, USER_INPUTS, encode_items
-from headwater.fold import EMPTY
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.query_features import Query, encode_queries
+from headwater.user_state import EMPTY
 from headwater.vocabulary import Vocabulary
 from onnx import TensorProto, helper, numpy_helper
 

@@ -14,7 +14,8 @@ import torch
 from headwater.covisits import Covisits
 from headwater.durable import digest, publish_directory
 from headwater.events import Item
-from headwater.user_record import UserRecord, decode_user_record, encode_user_record
+from headwater.user_record import decode_user_record
+from headwater.users import Users
 from training.batches import LearningSettings
 from training.corpus import COUNTED, KNOWN, Activity, Corpus
 from training.learner import Learner
@@ -29,9 +30,7 @@ _LENGTHS = struct.Struct("<HI")
 log = logging.getLogger(__name__)
 
 
-def write_checkpoint(
-    directory: Path, name: str, learner: Learner, users: dict[str, UserRecord], offsets: Offsets
-) -> None:
+def write_checkpoint(directory: Path, name: str, learner: Learner, users: Users, offsets: Offsets) -> None:
     """Write a checkpoint that appears at once or not at all; keep the newest `KEPT`.
 
     Raises:
@@ -52,7 +51,7 @@ def write_checkpoint(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(directory: Path, learner: Learner, users: dict[str, UserRecord]) -> None:
+def _write(directory: Path, learner: Learner, users: Users) -> None:
     """Write all files but `state.json`."""
     corpus = learner.corpus
     try:
@@ -60,8 +59,8 @@ def _write(directory: Path, learner: Learner, users: dict[str, UserRecord]) -> N
     except RuntimeError as error:  # which is what it raises where the disk is full
         raise OSError(f"{directory / 'learner.pt'}: {error}") from error
     with (directory / "users.bin").open("wb") as file:
-        for user_id, record in users.items():
-            key, value = user_id.encode(), encode_user_record(record)
+        for user_id, value in zip(users.rows, users.encoded(list(users.rows.values())), strict=True):
+            key = user_id.encode()
             file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
     with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
@@ -76,9 +75,7 @@ def _lasting(settings: LearningSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("seed", "live_for_ms")}
 
 
-def read_checkpoint(
-    directory: Path, settings: LearningSettings
-) -> tuple[Learner, dict[str, UserRecord], Offsets] | None:
+def read_checkpoint(directory: Path, settings: LearningSettings) -> tuple[Learner, Users, Offsets] | None:
     """Return the newest checkpoint that is whole and of a model trained with such settings, None where there is none."""
     for path in sorted(directory.glob("[!.]*"), reverse=True):
         try:
@@ -88,7 +85,7 @@ def read_checkpoint(
     return None
 
 
-def _read(path: Path, settings: LearningSettings) -> tuple[Learner, dict[str, UserRecord], Offsets]:
+def _read(path: Path, settings: LearningSettings) -> tuple[Learner, Users, Offsets]:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state["format"] != FORMAT:
         raise ValueError(f"format {state['format']}, this release reads {FORMAT}")
@@ -119,13 +116,13 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, dict[str, Us
     return learner, _read_users(path / "users.bin"), offsets
 
 
-def _read_users(path: Path) -> dict[str, UserRecord]:
-    users, data, at = {}, path.read_bytes(), 0
+def _read_users(path: Path) -> Users:
+    users, data, at = Users(), path.read_bytes(), 0
     while at < len(data):
         key_length, value_length = _LENGTHS.unpack_from(data, at)
         at += _LENGTHS.size
         user_id = data[at : at + key_length].decode()
         at += key_length
-        users[user_id] = decode_user_record(data[at : at + value_length])
+        users.put(user_id, decode_user_record(data[at : at + value_length]))
         at += value_length
     return users

@@ -179,6 +179,10 @@ class Corpus:
         """Return item numbers, 0 for unknown ones."""
         return np.array([self.item_index.get(item_id, 0) for item_id in item_ids], dtype=np.int64)
 
+    def topic_numbers(self, topics: Iterable[str]) -> Ints:
+        """Return topic numbers, 0 for unknown ones."""
+        return np.array([self.topic_index.get(topic, 0) for topic in topics], dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Activity:

@@ -8,17 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisit_features import DEPTH
 from headwater.events import Engagement
 from headwater.features import Features
-from headwater.fold import UserState
-from headwater.query_features import Query, encode_queries
-from headwater.successions import succession
-from headwater.user_record import Outcome, UserRecord
+from headwater.fold import Outcome
+from headwater.query_features import encode_users
+from headwater.users import Placed, Users
 from training.corpus import Corpus
 
 Ints = npt.NDArray[np.int64]
-ENCODED_AT_ONCE = 10_000
+FOLDED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Examples:
         items: (N,) numbers in the corpus.
         times_ms: (N,) epoch ms.
         repeats: (N,) True where the user had engaged with the item before.
-        predecessors: (N, DEPTH) what the user engaged with before that, newest first: the histories, but for late
-            engagements, which take their place by time of occurrence.
+        predecessors: (N, DEPTH) what the user engaged with before that, newest first; for late engagements, too, which
+            take their place by time of occurrence.
         features: The user tower's inputs in the corpus' numbers; `condition` is still 0.
     """
 
@@ -69,23 +67,7 @@ class Examples:
         )
 
 
-class Applied(NamedTuple):
-    """An engagement that counts.
-
-    Attributes:
-        state: Of its user, before it.
-        item: Its item's number.
-        late: What came before it, where the user had engaged with something later already.
-    """
-
-    state: UserState
-    item: int
-    at_ms: int
-    late: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class Logged:
+class Logged(NamedTuple):
     """An engagement and where it stood in the log."""
 
     engagement: Engagement
@@ -93,43 +75,32 @@ class Logged:
     offset: int
 
 
-def build_examples(users: dict[str, UserRecord], corpus: Corpus, log: Iterable[Logged]) -> Examples:
+def build_examples(users: Users, corpus: Corpus, log: Iterable[Logged]) -> Examples:
     """Fold a stretch of the log into `users` and return an example of each applied engagement.
 
     Duplicates, repeated offsets and engagements with items the corpus does not know are left out, by the same code as
     in the stream. Items are read before engagements, so those that the stream refused because their item was not there
     yet, or no longer, are examples here.
     """
-    folded = _folded(users, corpus, log)
-    parts = [_encoded(corpus, [])]
-    while part := list(islice(folded, ENCODED_AT_ONCE)):
-        parts.append(_encoded(corpus, part))
+    placed, parts = _placed(corpus, log), [_folded(users, corpus, [])]
+    while part := list(islice(placed, FOLDED_AT_ONCE)):
+        parts.append(_folded(users, corpus, part))
     return Examples.joined(parts)
 
 
-def _folded(users: dict[str, UserRecord], corpus: Corpus, log: Iterable[Logged]) -> Iterator[Applied]:
-    for logged in log:
-        engagement = logged.engagement
+def _placed(corpus: Corpus, log: Iterable[Logged]) -> Iterator[Placed]:
+    for engagement, partition, offset in log:
         number = corpus.item_index.get(engagement.item_id)
-        if number is None:
-            continue
-        before = users.get(engagement.user_id) or UserRecord()
-        topics = corpus.items[number - 1].topics
-        after, outcome = before.apply(engagement, topics, logged.partition, logged.offset)
-        users[engagement.user_id] = after
-        if outcome is Outcome.APPLIED:
-            is_late = engagement.occurred_at < before.state.last_engaged_ms
-            late = succession(after.state, engagement, logged.offset).before if is_late else None
-            yield Applied(before.state, number, engagement.occurred_at, late)
+        if number is not None:
+            yield Placed(engagement, corpus.items[number - 1].topics, partition, offset)
 
 
-def _encoded(corpus: Corpus, folded: list[Applied]) -> Examples:
-    items, times = np.array([(each.item, each.at_ms) for each in folded], dtype=np.int64).reshape(-1, 2).T
-    features = encode_queries([Query(each.state, None) for each in folded], times.tolist(), corpus)
-    repeats = [corpus.items[each.item - 1].item_id in each.state.item_ids for each in folded]
-    predecessors = features["history_items"][:, :DEPTH].astype(np.int64)
-    for row, each in enumerate(folded):
-        if each.late is not None:
-            predecessors[row] = 0
-            predecessors[row, : len(each.late)] = corpus.numbers(each.late)
-    return Examples(items, times, np.array(repeats, dtype=np.bool_), predecessors, features)
+def _folded(users: Users, corpus: Corpus, log: list[Placed]) -> Examples:
+    folded = users.fold(log, keep_earlier=True)
+    applied = np.flatnonzero(folded.outcomes == Outcome.APPLIED)
+    earlier, items = folded.earlier[: len(applied)], folded.items[applied]
+    times_ms = np.array([each.engagement.occurred_at for each in log], dtype=np.int64)[applied]
+    repeats = (earlier["items"] == items[:, None]).any(axis=1)
+    numbers, topics = corpus.numbers(users.items.texts), corpus.topic_numbers(users.topics.texts)
+    features = encode_users(earlier, times_ms, numbers, topics)
+    return Examples(numbers[items], times_ms, repeats, numbers[folded.before[applied]], features)

@@ -15,9 +15,9 @@ from headwater.covisit_features import COVISITS
 from headwater.errors import BundleRefused
 from headwater.events import Item
 from headwater.features import HISTORY, ITEM_INPUTS, STREAMING, USER_INPUTS, Features, encode_items
-from headwater.fold import UserState
 from headwater.names import GOLDEN_FILE, ITEM_TOWER_FILE, USER_TOWER_FILE, VOCABULARY_FILE
 from headwater.query_features import Query, encode_queries
+from headwater.user_state import UserState
 from headwater.vocabulary import Vocabulary
 from training.learner import Learner
 from training.ranker import Ranker, Shortlist

@@ -18,7 +18,7 @@ from headwater.generations import Alias
 from headwater.names import ENGAGEMENTS
 from headwater.rotation import Rotation
 from headwater.settings import Settings
-from headwater.user_record import UserRecord
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Corpus
@@ -85,7 +85,7 @@ class Trainer:
 
     def _begin_anew(self) -> None:
         self.learner: Learner | None = None
-        self.users: dict[str, UserRecord] = {}
+        self.users = Users()
         self.corpus = Corpus()
         self.recent = Recent()
         self.reader = LogReader(self.settings)
@@ -137,7 +137,7 @@ class Trainer:
         # 4. Learn from the newest slice too. 5. Export and publish, durable at once or not at all.
         self._learn(learner, newest)
         metrics = _metrics(ranking)
-        states = [record.state for record in list(self.users.values())[-GOLDEN_ROWS:]]
+        states = [self.users.record(user_id).state for user_id in list(self.users.rows)[-GOLDEN_ROWS:]]
         newest_ms = int(examples.times_ms[-1])
         path = export_bundle(learner, self.settings.model_dir, states, newest_ms, self.reader.offsets, metrics)
         seconds["export"] = time.monotonic() - started
@@ -242,9 +242,13 @@ class Trainer:
 
     def _forget_users(self, newest_ms: int) -> None:
         since_ms = newest_ms - self.settings.user_ttl_s * 1000
-        gone = [user_id for user_id, record in self.users.items() if record.state.last_engaged_ms < since_ms]
-        for user_id in gone:
-            del self.users[user_id]
+        kept = [
+            user_id
+            for user_id, newest in zip(self.users.rows, self.users.newest_ms(), strict=True)
+            if newest >= since_ms
+        ]
+        if len(kept) < len(self.users):
+            self.users = self.users.kept(kept)
 
     def _prune_unbuilt(self, published: str) -> None:
         """Delete old bundles without a generation; those with one go when a newer one is promoted."""

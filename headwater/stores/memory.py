@@ -8,7 +8,7 @@ from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.events import now_ms
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
-from headwater.user_record import UserRecord
+from headwater.user_record import UserRecord, decode_user_record
 
 Entry = TypeVar("Entry")
 
@@ -17,7 +17,7 @@ class MemoryFeatureStore:
     """Keeps everything in dictionaries; nothing expires."""
 
     def __init__(self) -> None:
-        self._users: dict[str, UserRecord] = {}
+        self._users: dict[str, bytes] = {}
         self._delivered: dict[str, Delivered] = {}
         self._items: dict[str, StoredItem] = {}
         self._stored_ms: dict[str, int] = {}
@@ -25,7 +25,8 @@ class MemoryFeatureStore:
         self._claims: dict[SourcePartition, bytes] = {}
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
-        return [self._users.get(user_id) for user_id in user_ids]
+        known = [self._users.get(user_id) for user_id in user_ids]
+        return [None if record is None else decode_user_record(record) for record in known]
 
     async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
         return [self._delivered.get(user_id) for user_id in user_ids]

@@ -33,14 +33,14 @@ class FeatureWrites:
     """What one batch of Kafka records changes; committed together.
 
     Attributes:
-        users: user_id to record.
+        users: user_id to record, encoded.
         activities: (partition, item_id) to activity.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
         claims: Where the records come from, to the sign under which a worker has claimed it, see `FeatureStore.begin`.
     """
 
-    users: dict[str, UserRecord] = field(default_factory=dict)
+    users: dict[str, bytes] = field(default_factory=dict)
     activities: dict[tuple[int, str], ItemActivity] = field(default_factory=dict)
     items: dict[str, StoredItem | None] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)

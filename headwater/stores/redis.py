@@ -16,7 +16,7 @@ from headwater.events import Item, now_ms
 from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
-from headwater.user_record import UserRecord, decode_user_record, encode_user_record
+from headwater.user_record import UserRecord, decode_user_record
 
 DECODED_ITEMS = 20_000
 CONNECTIONS = 100
@@ -149,7 +149,7 @@ class RedisFeatureStore:
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
         """Yield each key with its value and its time to live in ms."""
         for user_id, record in writes.users.items():
-            yield self._names.user(user_id), (encode_user_record(record), self._user_ttl_ms)
+            yield self._names.user(user_id), (record, self._user_ttl_ms)
         for user_id, delivered in writes.delivered.items():
             yield self._names.delivered(user_id), (encode_delivered(delivered), self._user_ttl_ms)
         for (partition, item_id), activity in writes.activities.items():

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from headwater.errors import UnknownItem
 from headwater.events import Identifier, iso
-from headwater.fold import EMPTY
+from headwater.user_state import EMPTY
 from serving.routes.access import HeadwaterState, json_response
 
 router = APIRouter(tags=["inspection"])

@@ -13,16 +13,18 @@ from redis.asyncio import Connection, Redis
 from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.events import Item
-from headwater.fold import UserState
 from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
 from headwater.stores.protocol import StaleWrites, StoredItem
-from headwater.user_record import UserRecord, encode_user_record
+from headwater.user_record import UserRecord
+from headwater.user_state import UserState
+from headwater.users import encode_user_record
 from serving.retrieval import TURNS
 from tests.services import RedisService
 
 USER = UserRecord(UserState(("i",), (1_700_000_000_000,), engagements=1), 2, 3, b"123456")
+ENCODED = encode_user_record(USER)
 ITEM = StoredItem(Item(item_id="i", topics=("t", "ü"), published_at=1_700_000_000_000, attributes={"a": 1.5}), 1, 9)
 ACTIVITY = ItemActivity((1.0, 2.0, 3.0, 4.0, 5.0), 1_700_000_000_000, 5, 8)
 
@@ -62,9 +64,9 @@ async def test_damaged_values_are_as_none_and_told(
 ) -> None:
     settings = Settings(redis_url=SecretStr(redis_server.url), namespace="damaged")
     names, store = settings.names, RedisFeatureStore.of(settings)
-    await store.commit(FeatureWrites(users={"whole": USER}, items={"i": ITEM}))
+    await store.commit(FeatureWrites(users={"whole": ENCODED}, items={"i": ITEM}))
     async with Redis.from_url(redis_server.url) as redis:
-        await redis.set(names.user("half"), encode_user_record(USER)[:-1])
+        await redis.set(names.user("half"), ENCODED[:-1])
         await redis.set(names.delivered("half"), b"\xff")
         await redis.set(names.item("half"), b"0 1 {")
     assert await store.users(["whole", "half"]) == [USER, None]
@@ -119,7 +121,7 @@ async def test_nothing_is_known_at_first(store: FeatureStore) -> None:
 
 async def test_what_is_committed_is_read_back(store: FeatureStore) -> None:
     delivered = Delivered(("x", "y"), 0, 4)
-    await store.commit(FeatureWrites({"a": USER}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": delivered}))
+    await store.commit(FeatureWrites({"a": ENCODED}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": delivered}))
     assert await store.users(["b", "a"]) == [None, USER]
     assert await store.delivered(["a"]) == [delivered]
     assert await store.users_and_delivered(["a", "b"]) == ([USER, None], [delivered, None])
@@ -133,20 +135,20 @@ async def test_of_two_workers_the_one_that_began_last_commits(store: FeatureStor
     first = await store.begin({("engagements", 0), ("engagements", 1)})
     second = await other.begin({("engagements", 1), ("engagements", 2)})
     third = await store.begin({("items", 1)})
-    first.users["a"], first.items["i"] = USER, ITEM
+    first.users["a"], first.items["i"] = ENCODED, ITEM
     with pytest.raises(StaleWrites):
         await store.commit(first)
     assert await store.users(["a"]) == [None]
     assert await store.items(["i"]) == [None]
     for worker, writes, user_id in ((other, second, "b"), (store, third, "c")):
-        writes.users[user_id] = USER
+        writes.users[user_id] = ENCODED
         await worker.commit(writes)
     assert await store.users(["b", "c"]) == [USER, USER]
     await store.begin({("engagements", 1)})
     with pytest.raises(StaleWrites):
         await store.commit(first)  # as if it had been under way all the time
     again = await store.begin({("engagements", 1)})
-    again.users["a"] = USER
+    again.users["a"] = ENCODED
     await store.commit(again)
     assert await store.users(["a"]) == [USER]
     with pytest.raises(StaleWrites):
@@ -161,13 +163,13 @@ async def test_a_claim_holds_until_a_commit_fails(redis_server: RedisService) ->
         first, second = [await store.begin({("engagements", 0)}) for _ in range(2)]
         assert first.claims == second.claims
         await redis.flushall()
-        second.users["a"] = USER
+        second.users["a"] = ENCODED
         with pytest.raises(StaleWrites):
             await store.commit(second)
         assert await store.users(["a"]) == [None]
         third = await store.begin({("engagements", 0)})
         assert third.claims != second.claims
-        third.users["a"] = USER
+        third.users["a"] = ENCODED
         await store.commit(third)
         assert await store.users(["a"]) == [USER]
 
@@ -197,7 +199,7 @@ async def test_everything_in_redis_expires(redis_server: RedisService) -> None:
     await redis.flushall()
     store = RedisFeatureStore(redis, Names("ttl"), user_ttl_s=1000, item_ttl_s=1000)
     await store.begin({("engagements", 0)})
-    await store.commit(FeatureWrites({"a": USER}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
+    await store.commit(FeatureWrites({"a": ENCODED}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
     lasting = {b"ttl:catalogue", b"ttl:activity-partitions", b"ttl:claim:engagements:0"}
     for key in await redis.keys("*"):
         assert key in lasting or await redis.ttl(key) > 0, key

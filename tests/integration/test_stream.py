@@ -14,13 +14,14 @@ from kafka.errors import CoordinatorNotAvailableError
 from headwater.activity import ItemActivity
 from headwater.dead_letters_cli import read_dead_letters
 from headwater.events import Engagement
+from headwater.fold import Outcome
 from headwater.names import ENGAGEMENTS, ITEM_SUCCESSIONS, ITEMS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings
 from headwater.stores import RedisFeatureStore
 from headwater.successions import decode_successions
 from headwater.topics import ensure_topics
-from headwater.user_record import Outcome, UserRecord
+from headwater.users import Placed, Users
 from tests.services import poll
 from tests.system import Process, headwater, records_of, stats_file
 from tests.unit.test_intake import BAD_ENGAGEMENTS, BAD_ITEMS
@@ -72,9 +73,9 @@ def wait_for_items(settings: Settings, name: str = "stream") -> None:
     poll(lambda: counters(stats_file(settings, name)).get("items", 0) >= ITEM_COUNT, 60, "all items are taken in")
 
 
-def offline(settings: Settings) -> tuple[dict[str, UserRecord], dict[tuple[int, str], ItemActivity], Counter[Outcome]]:
+def offline(settings: Settings) -> tuple[Users, dict[tuple[int, str], ItemActivity], Counter[Outcome]]:
     """Fold the log offline, as the trainer reads it."""
-    users: dict[str, UserRecord] = {}
+    users = Users()
     activities: dict[tuple[int, str], ItemActivity] = {}
     outcomes: Counter[Outcome] = Counter()
     corpus, reader = Corpus(), LogReader(settings)
@@ -83,10 +84,8 @@ def offline(settings: Settings) -> tuple[dict[str, UserRecord], dict[tuple[int, 
         event, number = logged.engagement, corpus.item_index.get(logged.engagement.item_id)
         if number is None:
             continue
-        user, outcome = users.get(event.user_id, UserRecord()).apply(
-            event, corpus.items[number - 1].topics, logged.partition, logged.offset
-        )
-        users[event.user_id] = user
+        topics = corpus.items[number - 1].topics
+        outcome = Outcome(users.fold([Placed(event, topics, logged.partition, logged.offset)]).outcomes[0])
         outcomes[outcome] += 1
         if outcome is Outcome.APPLIED:
             key = (logged.partition, event.item_id)
@@ -104,8 +103,8 @@ async def stored(settings: Settings, users: list[str], keys: list[tuple[int, str
 
 def assert_store_is_the_offline_fold(settings: Settings) -> Counter[Outcome]:
     users, activities, outcomes = offline(settings)
-    found_users, found_activities = asyncio.run(stored(settings, list(users), list(activities)))
-    assert found_users == list(users.values())
+    found_users, found_activities = asyncio.run(stored(settings, list(users.rows), list(activities)))
+    assert found_users == [users.record(user_id) for user_id in users.rows]
     assert found_activities == list(activities.values())
     return outcomes
 
@@ -222,8 +221,9 @@ def test_killing_one_of_two_workers_loses_and_repeats_nothing(settings: Settings
 
         def complete() -> bool:
             users, _, _ = offline(settings)
-            found, _ = asyncio.run(stored(settings, list(users), []))
-            return bool(found == list(users.values()) and len(users) == expected)
+            found, _ = asyncio.run(stored(settings, list(users.rows), []))
+            folded = [users.record(user_id) for user_id in users.rows]
+            return found == folded and len(users) == expected
 
         poll(complete, 60, "the second worker took over")
     outcomes = assert_store_is_the_offline_fold(settings)

@@ -99,6 +99,6 @@ def test_refreshes_are_promoted_and_a_killed_trainer_goes_on(system: tuple[Setti
     restored = read_checkpoint(settings.state_dir / "training" / "checkpoints", LearningSettings())
     assert restored is not None
     learner, users, _ = restored
-    assert sum(user.state.engagements for user in users.values()) == total
+    assert int(users.states["engagements"][: len(users)].sum()) == total
     assert int(learner.corpus.totals.sum()) == total
     assert headwater(settings, "doctor").returncode == 0

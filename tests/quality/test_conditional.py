@@ -13,7 +13,7 @@ from headwater.events import Engagement, Item
 from headwater.features import encode_items
 from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
-from headwater.user_record import UserRecord
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.evaluation.popularity import SlidingCounts
@@ -29,7 +29,7 @@ SETTINGS = LearningSettings(batch=128, uniform=64, same_condition=64)
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[Corpus, Examples, dict[str, UserRecord]]:
+def world() -> tuple[Corpus, Examples, Users]:
     simulated = World(seed=1, users=400, topics=8, items_per_hour=40, engagements_per_hour=4000)
     corpus = Corpus()
     log: list[Logged] = []
@@ -39,11 +39,11 @@ def world() -> tuple[Corpus, Examples, dict[str, UserRecord]]:
         else:
             assert isinstance(event, Engagement)
             log.append(Logged(event, 0, len(log)))
-    users: dict[str, UserRecord] = {}
+    users = Users()
     return corpus, build_examples(users, corpus, log), users
 
 
-def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, dict[str, UserRecord]]) -> None:
+def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, Users]) -> None:
     corpus, examples, _ = world
     corpus.restore(Corpus().activity())
     corpus.engage(examples.items, examples.times_ms, examples.predecessors)
@@ -56,7 +56,7 @@ def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, dict[s
 
 
 def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
-    world: tuple[Corpus, Examples, dict[str, UserRecord]], tmp_path: Path
+    world: tuple[Corpus, Examples, Users], tmp_path: Path
 ) -> None:
     corpus, examples, users = world
     corpus.restore(Corpus().activity())
@@ -66,7 +66,7 @@ def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
         "unconditional": Learner(corpus, replace(SETTINGS, fusion="alone")),
     }
     learn(learners, corpus, examples[:cut], np.random.default_rng(0))
-    states = [record.state for record in users.values()]
+    states = [users.record(user_id).state for user_id in users.rows]
     path = export_bundle(learners["conditional"], tmp_path, states, int(examples.times_ms[-1]), {}, {})
     bundle = Bundle.load(path)
 
@@ -92,10 +92,10 @@ def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
 
 
 def test_a_bundle_is_refused_when_anything_about_it_changed(
-    world: tuple[Corpus, Examples, dict[str, UserRecord]], tmp_path: Path
+    world: tuple[Corpus, Examples, Users], tmp_path: Path
 ) -> None:
     corpus, examples, users = world
-    states = [record.state for record in users.values()]
+    states = [users.record(user_id).state for user_id in users.rows]
     path = export_bundle(Learner(corpus, SETTINGS), tmp_path, states, int(examples.times_ms[-1]), {}, {})
     bundle = Bundle.load(path)
     now_ms = int(examples.times_ms[-1])

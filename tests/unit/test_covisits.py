@@ -12,10 +12,11 @@ from headwater.activity import WINDOWS, ItemActivity
 from headwater.covisit_features import COVISITS, DEPTH, HALF_LIVES_MS, HELD, SUCCESSORS
 from headwater.covisits import Covisits
 from headwater.events import Engagement
-from headwater.fold import EMPTY, fold
 from headwater.index.block import Block
 from headwater.item_covisits import ItemCovisits
-from headwater.successions import Succession, decode_successions, encode_successions, succession
+from headwater.successions import Succession, decode_successions, encode_successions
+from headwater.users import Placed, Users
+from tests.folding import succession
 
 T0 = 1_700_000_000_000
 events = st.lists(
@@ -134,14 +135,14 @@ def engagement(number: int) -> Engagement:
 
 
 def test_a_succession_names_what_came_just_before() -> None:
-    state = EMPTY
+    users = Users()
     for number in range(8):
-        state = fold(state, engagement(number), ())
-        told = succession(state, engagement(number), offset=number)
+        placed = Placed(engagement(number), (), 0, number)
+        told = succession(users, users.fold([placed]), placed)
         assert told.before == tuple(f"i{before}" for before in range(number - 1, max(-1, number - 1 - DEPTH), -1))
-    late = succession(state, engagement(3), 9)
-    assert late.before == ("i2", "i1", "i0")
-    assert succession(state, engagement(99), 10).before == ()
+    again = Placed(engagement(3), (), 0, 3)
+    repeated = succession(users, users.fold([again]), again)
+    assert repeated == Succession(3, T0 + 3, "i3", ("i2", "i1", "i0"))
 
 
 @given(

@@ -146,7 +146,7 @@ def test_what_is_larger_than_what_is_read_is_not_sent() -> None:
         ({**ITEM, "topics": "t"}, "topics: Input should be a list"),
         ({**ITEM, "topics": ["t"] * 33}, "topics: List should have at most 32 items, not 33"),
         ({**ITEM, "attributes": [1]}, "attributes: Input should be an object"),
-        ({**ITEM, "item_id": True}, "item_id: must be a string or an integer"),
+        ({**ITEM, "item_id": True}, "item_id: must be a string or an integer, of 1 to 256 printable characters"),
         ([1], "record: Input should be an object"),
     ],
 )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from headwater.features import HISTORY, USER_INPUTS, USER_TOPICS
-from headwater.fold import EMPTY, TopicCounters, UserState
 from headwater.query_features import Query, encode_queries
+from headwater.user_state import EMPTY, TopicCounters, UserState
 from headwater.vocabulary import Vocabulary
 
 NOW_MS = 1_507_700_000_000

@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.events import Engagement
-from headwater.user_record import RECENT_EVENTS, Outcome, UserRecord, decode_user_record, encode_user_record, event_hash
+from headwater.fold import Outcome
+from headwater.user_record import UserRecord, decode_user_record, event_hash
+from headwater.user_state import HISTORY_LENGTH, RECENT_EVENTS, TOPIC_LIMIT, TopicCounters, UserState
+from headwater.users import encode_user_record
+from tests.folding import applied
 
 START_MS = 1_700_000_000_000
 GOLDEN = (
@@ -19,15 +23,15 @@ def engagement(number: int, item_id: str = "item") -> Engagement:
 
 
 def test_each_offset_is_applied_once() -> None:
-    first, outcome = UserRecord().apply(engagement(1), ("t",), partition=3, offset=10)
-    again, repeated = first.apply(engagement(1), ("t",), partition=3, offset=10)
+    first, outcome = applied(UserRecord(), engagement(1), ("t",), 3, 10)
+    again, repeated = applied(first, engagement(1), ("t",), 3, 10)
     assert (outcome, repeated) == (Outcome.APPLIED, Outcome.REPEATED)
     assert again == first
 
 
 def test_a_duplicate_event_moves_the_offset_only() -> None:
-    first, _ = UserRecord().apply(engagement(1), ("t",), partition=3, offset=10)
-    second, outcome = first.apply(engagement(1), ("t",), partition=3, offset=11)
+    first, _ = applied(UserRecord(), engagement(1), ("t",), 3, 10)
+    second, outcome = applied(first, engagement(1), ("t",), 3, 11)
     assert outcome is Outcome.DUPLICATE
     assert second.offset == 11
     assert second.state == first.state
@@ -36,17 +40,15 @@ def test_a_duplicate_event_moves_the_offset_only() -> None:
 def test_duplicates_are_found_within_a_bounded_window() -> None:
     record = UserRecord()
     for number in range(RECENT_EVENTS + 1):
-        record, _ = record.apply(engagement(number), (), 0, number)
-    _, outcome = record.apply(engagement(0), (), 0, 1000)
+        record, _ = applied(record, engagement(number), (), 0, number)
+    _, outcome = applied(record, engagement(0), (), 0, 1000)
     assert outcome is Outcome.APPLIED
 
 
-@pytest.mark.parametrize(
-    ("before", "expected"), [(b"", Outcome.DUPLICATE), (b"x" * 6, Outcome.DUPLICATE), (b"x", Outcome.APPLIED)]
-)
-def test_a_hash_counts_where_a_hash_begins(before: bytes, expected: Outcome) -> None:
-    record = UserRecord(recent_events=before + event_hash("e1") + b"x" * 11)
-    assert record.apply(engagement(1), (), 0, 1)[1] is expected
+@pytest.mark.parametrize(("before", "expected"), [(0, Outcome.DUPLICATE), (6, Outcome.DUPLICATE), (5, Outcome.APPLIED)])
+def test_a_hash_counts_where_a_hash_begins(before: int, expected: Outcome) -> None:
+    record = UserRecord(recent_events=b"x" * before + event_hash("e1") + b"x" * (12 - before))
+    assert applied(record, engagement(1), (), 0, 1)[1] is expected
 
 
 @given(
@@ -62,7 +64,7 @@ def test_a_hash_counts_where_a_hash_begins(before: bytes, expected: Outcome) -> 
 def test_binary_form_is_lossless(events: list[tuple[int, str]], topic: str) -> None:
     record = UserRecord()
     for offset, (number, item_id) in enumerate(events):
-        record, _ = record.apply(engagement(number, item_id), (topic.format(number % 20),), 1, offset)
+        record, _ = applied(record, engagement(number, item_id), (topic.format(number % 20),), 1, offset)
     assert decode_user_record(encode_user_record(record)) == record
 
 
@@ -71,14 +73,14 @@ def test_fifty_engagements_take_less_than_a_kilobyte_where_ids_are_digits(ids: s
     record = UserRecord()
     for number in range(50):
         item_id = ids.format(*str(100_000 + number))
-        record, _ = record.apply(engagement(number, item_id), (str(100 + number % 20),), 0, number)
+        record, _ = applied(record, engagement(number, item_id), (str(100 + number % 20),), 0, number)
     assert len(encode_user_record(record)) < size
 
 
 def test_times_far_apart_are_kept() -> None:
     years = UserRecord()
     for number in (0, 10, 2**22):
-        years, _ = years.apply(engagement(number, "1"), ("1",), 0, number)
+        years, _ = applied(years, engagement(number, "1"), ("1",), 0, number)
     near, far = (decode_user_record(encode_user_record(each)) for each in (UserRecord(), years))
     assert near == UserRecord()
     assert far == years
@@ -101,15 +103,15 @@ def test_times_far_apart_are_kept() -> None:
     ],
 )
 def test_the_binary_form_stays(item_id: str, topic: str, form: str) -> None:
-    record, _ = UserRecord().apply(
-        Engagement(event_id="e", user_id="u", item_id=item_id, occurred_at=START_MS), (topic,), 3, 7
+    record, _ = applied(
+        UserRecord(), Engagement(event_id="e", user_id="u", item_id=item_id, occurred_at=START_MS), (topic,), 3, 7
     )
     assert encode_user_record(record).hex() == form
 
 
 def test_records_without_shorter_forms_stay_readable() -> None:
-    record, _ = UserRecord().apply(
-        Engagement(event_id="e", user_id="u", item_id="ité", occurred_at=START_MS), ("t1",), 3, 7
+    record, _ = applied(
+        UserRecord(), Engagement(event_id="e", user_id="u", item_id="ité", occurred_at=START_MS), ("t1",), 3, 7
     )
     assert decode_user_record(bytes.fromhex(GOLDEN)) == record
 
@@ -122,8 +124,29 @@ def test_another_format_is_refused(data: bytes) -> None:
 
 def test_a_record_with_a_damaged_text_is_refused() -> None:
     engagement = Engagement(event_id="e", user_id="u", item_id="item-1", occurred_at=START_MS)
-    record, _ = UserRecord().apply(engagement, ("t1",), 3, 7)
+    record, _ = applied(UserRecord(), engagement, ("t1",), 3, 7)
     data = encode_user_record(record)
     for text in (b"item-1", b"t1"):
         with pytest.raises(ValueError, match="texts"):
             decode_user_record(data.replace(text, b"\n" + text[1:]))
+
+
+@pytest.mark.parametrize(("past", "topics", "events"), [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_a_record_of_more_than_a_row_holds_is_refused(past: int, topics: int, events: int) -> None:
+    full = UserRecord(
+        UserState(
+            tuple(f"i{number}" for number in range(HISTORY_LENGTH)),
+            (START_MS,) * HISTORY_LENGTH,
+            TopicCounters(tuple(map(str, range(TOPIC_LIMIT))), (1.0,) * TOPIC_LIMIT, (START_MS,) * TOPIC_LIMIT),
+            HISTORY_LENGTH,
+        ),
+        0,
+        0,
+        b"123456" * RECENT_EVENTS,
+    )
+    data = bytearray(encode_user_record(full))
+    assert decode_user_record(bytes(data)) == full
+    for at, more in ((17, past), (19, topics), (21, events)):
+        data[at] += more
+    with pytest.raises(ValueError, match="record"):
+        decode_user_record(bytes(data))

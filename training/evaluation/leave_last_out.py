@@ -7,8 +7,8 @@ import numpy as np
 
 from headwater.datafiles import EngagementTable
 from headwater.events import Item
-from headwater.query_features import Query, encode_queries
-from headwater.user_record import UserRecord
+from headwater.query_features import encode_users
+from headwater.users import Users
 from training.batches import LearningSettings
 from training.corpus import Corpus
 from training.evaluation.baselines import installed_baselines
@@ -66,7 +66,7 @@ def evaluate_leave_last_out(
         dimension=DIMENSION,
     )
     held_out = _last_rows(engagements)
-    users: dict[str, UserRecord] = {}
+    users = Users()
     kept = (Logged(engagement, 0, row) for row, engagement in enumerate(engagements.events()) if row not in held_out)
     log = build_examples(users, corpus, kept)
     learners = learners_of(methods, corpus, settings)
@@ -111,25 +111,26 @@ def _last_rows(engagements: EngagementTable) -> dict[int, None]:
 
 
 def _queries(
-    engagements: EngagementTable, held_out: list[int], corpus: Corpus, users: dict[str, UserRecord]
+    engagements: EngagementTable, held_out: list[int], corpus: Corpus, users: Users
 ) -> tuple[Examples, np.ndarray, np.ndarray]:
     """Return queries, their conditions and user ids, (Q,) each; of users with a past of known items."""
-    queries, times, items, conditions, owners = [], [], [], [], []
+    times, items, conditions, owners = [], [], [], []
     for row in held_out:
         user_id = engagements.user_ids[row]
         number = corpus.item_index.get(engagements.item_ids[row], 0)
         for topic in corpus.item_topics[number]:
-            if topic and user_id in users:
-                queries.append(Query(users[user_id].state, None))
+            if topic and user_id in users.rows:
                 times.append(int(engagements.occurred_ms[row]))
                 items.append(number)
                 conditions.append(topic)
                 owners.append(user_id)
-    features = encode_queries(queries, times, corpus)
+    asked, times_ms = users.states[[users.rows[user_id] for user_id in owners]], np.array(times, dtype=np.int64)
+    names = corpus.numbers(users.items.texts), corpus.topic_numbers(users.topics.texts)
+    features = encode_users(asked, times_ms, *names)
     repeats = np.zeros(len(items), dtype=np.bool_)
     predecessors = features["history_items"].astype(np.int64)
-    asked = Examples(np.array(items, dtype=np.int64), np.array(times, dtype=np.int64), repeats, predecessors, features)
-    return asked, np.array(conditions, dtype=np.int64), np.array(owners, dtype=object)
+    examples = Examples(np.array(items, dtype=np.int64), times_ms, repeats, predecessors, features)
+    return examples, np.array(conditions, dtype=np.int64), np.array(owners, dtype=object)
 
 
 def _seen(

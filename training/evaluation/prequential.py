@@ -9,7 +9,7 @@ import numpy.typing as npt
 from headwater.datafiles import EngagementTable
 from headwater.errors import UsageError
 from headwater.events import Item
-from headwater.user_record import UserRecord
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.evaluation.coarse import with_coarse_topics
@@ -134,8 +134,7 @@ def _examples(engagements: EngagementTable, corpus: Corpus, until_ms: int, progr
                 progress("folding", offset, total)
             yield Logged(engagement, 0, offset)
 
-    users: dict[str, UserRecord] = {}
-    return build_examples(users, corpus, logged())
+    return build_examples(Users(), corpus, logged())
 
 
 def _queries(

@@ -13,7 +13,7 @@ import pytest
 from headwater.errors import HeadwaterError
 from headwater.events import Engagement, Item
 from headwater.simulator import HOUR_MS, World
-from headwater.user_record import UserRecord
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.checkpoint import FILES, read_checkpoint, write_checkpoint
 from training.corpus import Corpus
@@ -34,8 +34,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Learner, dict[str, UserRecord]]:
-    corpus, users = Corpus(), dict[str, UserRecord]()
+def trained() -> tuple[Learner, Users]:
+    corpus, users = Corpus(), Users()
     log: list[Logged] = []
     for event in World(seed=3, users=50, topics=4, items_per_hour=30, engagements_per_hour=300).step(HOUR_MS):
         if isinstance(event, Item):
@@ -51,16 +51,18 @@ def trained() -> tuple[Learner, dict[str, UserRecord]]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path, trained: tuple[Learner, dict[str, UserRecord]]) -> Path:
+def directory(tmp_path: Path, trained: tuple[Learner, Users]) -> Path:
     write_checkpoint(tmp_path, "first", *trained, OFFSETS)
     return tmp_path
 
 
-def test_a_checkpoint_comes_back_as_it_was(directory: Path, trained: tuple[Learner, dict[str, UserRecord]]) -> None:
+def test_a_checkpoint_comes_back_as_it_was(directory: Path, trained: tuple[Learner, Users]) -> None:
     restored = read_checkpoint(directory, replace(LEARNING, seed=7))
     assert restored is not None
     learner, users, offsets = restored
-    assert (users, offsets) == (trained[1], OFFSETS)
+    assert offsets == OFFSETS
+    assert users.rows == trained[1].rows
+    assert all(users.record(user_id) == trained[1].record(user_id) for user_id in users.rows)
     weights = trained[0].towers.state_dict()
     assert all(value.equal(weights[name]) for name, value in learner.towers.state_dict().items())
     assert learner.corpus.items == trained[0].corpus.items
@@ -80,7 +82,7 @@ def test_a_checkpoint_of_another_method_is_passed_over(
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_broken_checkpoint_is_passed_over(
     directory: Path,
-    trained: tuple[Learner, dict[str, UserRecord]],
+    trained: tuple[Learner, Users],
     name: str,
     damage: str,
     caplog: pytest.LogCaptureFixture,
@@ -98,9 +100,7 @@ def test_a_broken_checkpoint_is_passed_over(
     assert "second is passed over" in caplog.text
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
-    directory: Path, trained: tuple[Learner, dict[str, UserRecord]]
-) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(directory: Path, trained: tuple[Learner, Users]) -> None:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most[1]))
     try:
@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert [path.name for path in directory.iterdir()] == ["first"]
 
 
-def test_what_a_killed_process_left_is_removed(directory: Path, trained: tuple[Learner, dict[str, UserRecord]]) -> None:
+def test_what_a_killed_process_left_is_removed(directory: Path, trained: tuple[Learner, Users]) -> None:
     (directory / ".staging-torn").mkdir()
     write_checkpoint(directory, "second", *trained, OFFSETS)
     assert sorted(path.name for path in directory.iterdir()) == ["first", "second"]

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from headwater.events import Engagement, Item
 from headwater.simulator import HOUR_MS, World
-from headwater.user_record import UserRecord
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.examples import Examples, Logged, build_examples
@@ -44,7 +44,7 @@ def test_items_that_stay_mean_under_new_numbers_what_they_meant(ids: str) -> Non
             assert isinstance(event, Engagement)
             log.append(event)
     logged = [Logged(event, 0, offset) for offset, event in enumerate(log)]
-    learner, users = Learner(corpus, replace(LEARNING, ids=ids)), dict[str, UserRecord]()
+    learner, users = Learner(corpus, replace(LEARNING, ids=ids)), Users()
     learned(learner, build_examples(users, corpus, logged))
     since_ms = log[-1].occurred_at - HOUR_MS // 10
     for item in corpus.items:
@@ -72,4 +72,4 @@ def test_items_that_stay_mean_under_new_numbers_what_they_meant(ids: str) -> Non
     assert len(was.items) > 1
     np.testing.assert_array_equal(numbers[now.items - 1], was.items)
     np.testing.assert_array_equal(now.values, was.values)
-    learned(learner, build_examples(users, kept, [replace(logged[-1], offset=len(logged))]))
+    learned(learner, build_examples(users, kept, [logged[-1]._replace(offset=len(logged))]))

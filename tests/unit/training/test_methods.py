@@ -11,9 +11,10 @@ from headwater.covisit_features import COVISITS
 from headwater.errors import BundleRefused, UsageError
 from headwater.events import Engagement, Item
 from headwater.features import STREAMING
-from headwater.fold import EMPTY
 from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
+from headwater.user_state import EMPTY
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.evaluation.prequential import learners_of
@@ -36,7 +37,7 @@ def world() -> tuple[Corpus, Examples]:
         else:
             assert isinstance(event, Engagement)
             log.append(Logged(event, 0, len(log)))
-    return corpus, build_examples({}, corpus, log)
+    return corpus, build_examples(Users(), corpus, log)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -82,7 +82,7 @@ def state(trainer: Trainer) -> tuple[Any, ...]:
     covisits = corpus.covisits.arrays()["counts"].tolist()
     return (
         weights,
-        dict(trainer.users),
+        {user_id: trainer.users.record(user_id) for user_id in trainer.users.rows},
         list(corpus.items),
         corpus.totals.sum(),
         covisits,
@@ -126,9 +126,9 @@ def test_engagements_with_items_that_come_meanwhile_wait_for_the_next_refresh(
 
     monkeypatch.setattr(LogReader, "read_items", then_more_comes)
     refreshed(trainer)
-    assert "u" not in trainer.users
+    assert "u" not in trainer.users.rows
     assert refreshed(trainer)["examples"] == 1
-    assert trainer.users["u"].state.item_ids == ("fresh",)
+    assert trainer.users.record("u").state.item_ids == ("fresh",)
 
 
 def test_items_that_nobody_needs_any_more_leave_nothing_behind(
@@ -178,7 +178,9 @@ def test_a_long_log_is_learned_in_parts(
     assert refreshed(in_parts)["examples"] == total == sum(learned)
     assert len(learned) > 10
     assert max(learned) < 110
-    assert in_parts.users == at_once.users
+    users = at_once.users.rows.keys()
+    assert in_parts.users.rows.keys() == users
+    assert all(in_parts.users.record(user_id) == at_once.users.record(user_id) for user_id in users)
     assert in_parts.reader.offsets == at_once.reader.offsets
     assert in_parts.corpus.totals.tolist() == at_once.corpus.totals.tolist()
     assert len(in_parts.recent) == total
@@ -194,7 +196,7 @@ def test_a_first_refresh_that_fails_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr("training.checkpoint.encode_user_record", fail)
+        full.setattr("training.checkpoint.torch.save", fail)
         with pytest.raises(HeadwaterError, match=r"checkpoints cannot be written: .*No space left"):
             trainer.refresh(promote=False)
     assert state(trainer) == state(Trainer(settings, LEARNING))
@@ -306,7 +308,7 @@ def test_users_are_forgotten_when_the_store_forgets_them(
     trainer = Trainer(settings, LEARNING)
     log.send(next(hours))
     refreshed(trainer)
-    last_ms = [record.state.last_engaged_ms for record in trainer.users.values()]
+    last_ms = [trainer.users.record(user_id).state.times_ms[-1] for user_id in trainer.users.rows]
     assert max(last_ms) - min(last_ms) <= 1_800_000
     assert len(last_ms) < len({record.key for records in log.records.values() for record in records})
 

@@ -5,6 +5,7 @@ import pytest
 
 from headwater.activity import HALF_LIVES_MS
 from headwater.events import Engagement, Item
+from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import RECENT, Corpus
 from training.examples import Logged, build_examples
@@ -74,7 +75,7 @@ def test_late_engagements_are_learned_from_like_others(corpus: Corpus) -> None:
     corpus.put(Item(item_id="fresh", topics=(BROAD,), published_at=T0 + late_ms))
     log = [Logged(Engagement(event_id="e", user_id="u", item_id="i3", occurred_at=T0), 0, 0)]
     settings = LearningSettings(batch=1, uniform=5_000, same_condition=10)
-    (batch,) = prepare(corpus, build_examples({}, corpus, log), settings, np.random.default_rng(0))
+    (batch,) = prepare(corpus, build_examples(Users(), corpus, log), settings, np.random.default_rng(0))
     assert np.isfinite(batch.candidates.log_q).all()
     assert corpus.item_index["fresh"] in batch.candidates.items
     assert np.isfinite(np.concatenate(batch.streamed.streaming)).all()
@@ -85,7 +86,7 @@ def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
         Logged(Engagement(event_id=f"e{n}", user_id="u", item_id=f"i{n % 5}", occurred_at=T0 + n * 1000), 0, n)
         for n in range(20)
     ]
-    examples = build_examples({}, corpus, log)
+    examples = build_examples(Users(), corpus, log)
     settings = LearningSettings(batch=20, uniform=50, same_condition=10)
     (batch,) = prepare(corpus, examples, settings, np.random.default_rng(0))
     rows, places = batch.seen

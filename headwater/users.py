@@ -1,0 +1,167 @@
+"""Users as rows for the compiled fold, and the names of what the rows number."""
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headwater.covisit_features import DEPTH
+from headwater.events import Engagement
+from headwater.fold import USER, Ints, Rows, fold
+from headwater.texts import Texts
+from headwater.user_encoding import encode_user_records
+from headwater.user_record import EVENT_HASH_BYTES, UserRecord, decode_user_record, event_hash
+
+FIRST_ROOM = 64
+NOBODY = np.zeros((), USER)
+NOBODY["partition"] = NOBODY["position"] = -1
+
+
+class Placed(NamedTuple):
+    """An engagement, the topics that its item carries, and where it stands in the log."""
+
+    engagement: Engagement
+    topics: tuple[str, ...]
+    partition: int
+    position: int
+
+
+class Folded(NamedTuple):
+    """What became of N engagements.
+
+    Attributes:
+        rows: (N,) their users' rows.
+        items: (N,) numbers in `Users.items`.
+        outcomes: (N,) of `headwater.fold.Outcome`.
+        before: (N, DEPTH) what each user engaged with before that, newest first, as numbers in `Users.items`; 0 where
+            there is no more.
+        earlier: The users as they were before each applied engagement, of `USER`, where that was asked for.
+    """
+
+    rows: Ints
+    items: Ints
+    outcomes: Ints
+    before: Ints
+    earlier: Rows
+
+
+class Users:
+    """What is known of users.
+
+    Attributes:
+        rows: user_id to row.
+        states: Of `USER`, with room after the last row.
+        items, topics: The names of the numbers in the rows.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.states = np.empty(FIRST_ROOM, USER)
+        self.items, self.topics = Texts(), Texts()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def newest_ms(self) -> list[int]:
+        """Return when each user engaged last, epoch ms; 0 for one who never did."""
+        states = self.states[: len(self)]
+        newest = np.take_along_axis(states["times_ms"], np.maximum(states["past"] - 1, 0)[:, None], axis=1)[:, 0]
+        found: list[int] = newest.tolist()
+        return found
+
+    def clear(self) -> None:
+        """Forget everything, and keep the room."""
+        self.rows.clear()
+        self.items, self.topics = Texts(), Texts()
+
+    def row(self, user_id: str) -> int:
+        """Return a user's row, a fresh one where nothing is known."""
+        row = self.rows.get(user_id)
+        if row is None:
+            row = self.rows[user_id] = len(self.rows)
+            if row == len(self.states):
+                self.states = np.concatenate((self.states, np.empty(max(row, FIRST_ROOM), USER)))
+            self.states[row] = NOBODY
+        return row
+
+    def fold(self, log: Sequence[Placed], *, keep_earlier: bool = False) -> Folded:
+        """Fold engagements in their order in the log.
+
+        Args:
+            log: N engagements.
+            keep_earlier: Return each user's row as it was before the engagement, too.
+        """
+        engagements = [each.engagement for each in log]
+        carried = [self.topics.numbers(each.topics) for each in log]
+        folded = Folded(
+            _ints([self.row(each.user_id) for each in engagements]),
+            _ints(self.items.numbers(each.item_id for each in engagements)),
+            np.empty(len(log), np.int64),
+            np.zeros((len(log), DEPTH), np.int64),
+            np.empty(len(log), USER) if keep_earlier else np.empty(0, USER),
+        )
+        fold(
+            self.states,
+            folded.rows,
+            folded.items,
+            _ints([each.occurred_at for each in engagements]),
+            _ints([int.from_bytes(event_hash(each.event_id), "little") for each in engagements]),
+            _ints([each.partition for each in log]),
+            _ints([each.position for each in log]),
+            _ints(list(chain.from_iterable(carried))),
+            _ints(list(accumulate(map(len, carried), initial=0))),
+            *folded[2:],
+        )
+        return folded
+
+    def encoded(self, rows: Sequence[int] | Ints) -> list[bytes]:
+        """Return users' records as they are kept in Redis."""
+        return encode_user_records(self.states, _ints(rows), self.items.encoded(), self.topics.encoded())
+
+    def record(self, user_id: str) -> UserRecord:
+        """Return a user's record, an empty one where nothing is known."""
+        return decode_user_record(self.encoded([self.rows[user_id]])[0]) if user_id in self.rows else UserRecord()
+
+    def put(self, user_id: str, record: UserRecord) -> None:
+        """Set what is known of a user."""
+        row, (state, partition, offset, recent_events) = self.row(user_id), record
+        user, past, counted = self.states[row], len(state.item_ids), len(state.topics.topics)
+        user["engagements"], user["partition"], user["position"] = state.engagements, partition, offset
+        user["past"], user["counted"] = past, counted
+        user["items"][:past], user["times_ms"][:past] = self.items.numbers(state.item_ids), state.times_ms
+        user["topics"][:counted] = self.topics.numbers(state.topics.topics)
+        user["weights"][:counted], user["as_of_ms"][:counted] = state.topics.weights, state.topics.as_of_ms
+        events = np.frombuffer(recent_events, np.uint8).reshape(-1, EVENT_HASH_BYTES)
+        user["seen"] = len(events)
+        user["events"][: len(events)] = np.pad(events, ((0, 0), (0, 8 - EVENT_HASH_BYTES))).view("<i8").ravel()
+
+    def kept(self, user_ids: Iterable[str]) -> "Users":
+        """Return some of the users, and the names of what is known of these alone."""
+        users = Users()
+        users.rows = {user_id: row for row, user_id in enumerate(user_ids)}
+        users.states = self.states[[self.rows[user_id] for user_id in users.rows]]
+        users.items = _renumbered(users.states["items"], self.items)
+        users.topics = _renumbered(users.states["topics"], self.topics)
+        return users
+
+
+def _renumbered(numbers: npt.NDArray[np.int32], texts: Texts) -> Texts:
+    """Return the texts that are named, and put their new numbers into place; 0 stays."""
+    fresh, used = Texts(), np.unique(numbers)
+    fresh_numbers = np.zeros(len(texts) + 1, np.int32)
+    fresh_numbers[used] = [fresh.number(texts.texts[number]) if number else 0 for number in used.tolist()]
+    numbers[...] = fresh_numbers[numbers]
+    return fresh
+
+
+def encode_user_record(record: UserRecord) -> bytes:
+    """Return a record as it is kept in Redis."""
+    users = Users()
+    users.put("", record)
+    return users.encoded([0])[0]
+
+
+def _ints(values: Sequence[int] | Ints) -> npt.NDArray[np.int64]:
+    return np.asarray(values, dtype=np.int64)
