@@ -68,6 +68,11 @@ class DeadLetter:
         key, value = key and key[:KEPT_BYTES], value and value[:KEPT_BYTES]
         return cls(topic, partition, offset, key, value, error.reason, text, place, original)
 
+    @property
+    def sendable_value(self) -> bytes | None:
+        """The value as it is sent: an empty one where there is neither key nor value, which no client sends."""
+        return b"" if self.key is None and self.value is None else self.value
+
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the Kafka headers that go with key and value: the original ones and `dead_letter_*`."""
         return [

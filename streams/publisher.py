@@ -4,9 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from aiokafka.errors import KafkaError
+from faust.exceptions import NotReady, ProducerSendError
+
 from headwater.dead_letter import DeadLetter
 from headwater.names import DEAD_LETTERS, Names
 from streams.record import Outgoing
+
+PASSING = (KafkaError, ProducerSendError, NotReady, OSError)
+"""What a broker, the way to it or a producer that is starting or ending raises; anything else would be raised again."""
 
 
 class PublishFailed(Exception):
@@ -42,10 +48,10 @@ class FaustPublisher:
                 for record in records
             ]
             await asyncio.gather(*sent)
-        except Exception as error:
+        except PASSING as error:
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
 
 
 def dead_letter_record(letter: DeadLetter) -> Outgoing:
     """Return the `dead-letters` record of a dead letter."""
-    return Outgoing(DEAD_LETTERS, letter.key, letter.value, tuple(letter.headers()))
+    return Outgoing(DEAD_LETTERS, letter.key, letter.sendable_value, tuple(letter.headers()))
