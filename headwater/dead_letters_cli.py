@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import click
 from kafka import KafkaProducer
@@ -16,6 +17,8 @@ from headwater.names import DEAD_LETTERS, ITEMS, TOPICS
 from headwater.settings import Settings, read_settings
 
 SHOWN_BYTES = 120
+SPARE = 1_000
+"""Dead letters in memory beyond those to be shown, so that they need not be sorted again for each one."""
 
 
 @click.group("dead-letters")
@@ -33,18 +36,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @json_option
 def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
     """Count unusable records by reason, each once however often it was replayed in vain, and show the newest."""
-    letters = unique(read_dead_letters(read_settings(), reason))
-    counts = Counter(letter.reason for letter in letters)
+    counts, newest = summed(read_dead_letters(read_settings(), reason), limit)
     if as_json:
-        click.echo(json.dumps({"counts": counts, "newest": [_document(letter) for letter in letters[-limit:]]}))
+        click.echo(json.dumps({"counts": counts, "newest": [_document(letter) for letter in newest]}))
         return
     for name, count in counts.most_common():
         click.echo(f"{count:>8}  {name}")
-    for letter in letters[-limit:]:
+    for letter in newest:
         where = f"{letter.topic}/{letter.partition}@{letter.offset}"
         click.echo(f"{iso(letter.at_ms)}  {where}  {letter.reason}: {letter.error}")
         click.echo(f"          {(letter.value or b'')[:SHOWN_BYTES]!r}")
-    if not letters:
+    if not newest:
         click.echo("no dead letters")
 
 
@@ -84,6 +86,21 @@ def unique(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
     return list(newest.values())
 
 
+def summed(letters: Iterable[DeadLetter], limit: int) -> tuple[Counter[str], list[DeadLetter]]:
+    """Return what `unique` would, counted by reason, and its newest `limit`; few more than these are in memory at once."""
+    reasons: dict[bytes, tuple[int, str]] = {}
+    newest: dict[bytes, DeadLetter] = {}
+    for letter in letters:
+        at_ms, _ = reasons.get(letter.origin, (letter.at_ms, ""))
+        if letter.at_ms < at_ms:
+            continue
+        reasons[letter.origin] = letter.at_ms, letter.reason
+        newest[letter.origin] = letter
+        if len(newest) > SPARE + limit:
+            newest = {each.origin: each for each in unique(newest.values())[-limit:]}
+    return Counter(reason for _, reason in reasons.values()), unique(newest.values())[-limit:]
+
+
 def read_dead_letters(settings: Settings, reason: str | None = None) -> Iterator[DeadLetter]:
     """Yield the dead letters up to the present end of the topic, by partition and offset; none where there is no topic.
 
@@ -110,7 +127,10 @@ def outdated_items(settings: Settings, letters: Iterable[DeadLetter]) -> set[Dea
         ServiceUnavailable: Kafka does not answer.
     """
     topic = settings.names.topic(ITEMS)
-    refused = {(letter.partition, letter.key): letter for letter in letters if letter.topic == topic and letter.key}
+    refused: dict[tuple[int, bytes], list[DeadLetter]] = {}
+    for letter in letters:
+        if letter.topic == topic and letter.key:
+            refused.setdefault((letter.partition, letter.key), []).append(letter)
     outdated: set[DeadLetter] = set()
     if not refused:
         return outdated
@@ -118,12 +138,11 @@ def outdated_items(settings: Settings, letters: Iterable[DeadLetter]) -> set[Dea
         partitions = [each for each in partitions_of(consumer, topic) if each.partition in {at for at, _ in refused}]
         consumer.assign(partitions)
         for partition, beginning in consumer.beginning_offsets(partitions).items():
-            offsets = (letter.offset for letter in refused.values() if letter.partition == partition.partition)
-            consumer.seek(partition, max(beginning, min(offsets)))
+            here = chain.from_iterable(each for (at, _), each in refused.items() if at == partition.partition)
+            consumer.seek(partition, max(beginning, min(letter.offset for letter in here)))
         for record in records_until(consumer, consumer.end_offsets(partitions), settings):
-            letter = refused.get((record.partition, record.key))
-            if letter and record.offset > letter.offset:
-                outdated.add(letter)
+            known = refused.get((record.partition, record.key), ())
+            outdated.update(letter for letter in known if record.offset > letter.offset)
     return outdated
 
 
@@ -131,7 +150,7 @@ def _append(settings: Settings, letters: list[DeadLetter]) -> None:
     producer = KafkaProducer(**settings.kafka_options(), acks="all")
     try:
         sent = [
-            producer.send(letter.topic, key=letter.key, value=letter.value, headers=letter.replayed_headers())
+            producer.send(letter.topic, key=letter.key, value=letter.sendable_value, headers=letter.replayed_headers())
             for letter in letters
         ]
         producer.flush()
