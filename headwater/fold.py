@@ -12,7 +12,6 @@ import numpy.typing as npt
 from numba import from_dtype, njit, types
 
 from headwater.covisit_features import DEPTH
-from headwater.events import MAX_TOPICS_PER_ITEM
 from headwater.user_state import HISTORY_LENGTH, RECENT_EVENTS, TOPIC_HALF_LIFE_MS, TOPIC_LIMIT
 
 USER = np.dtype(
@@ -33,7 +32,6 @@ USER = np.dtype(
     align=True,
 )
 """A user's row; item and topic numbers start at 1."""
-MOST_TOPICS = TOPIC_LIMIT + MAX_TOPICS_PER_ITEM
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.void]
@@ -91,7 +89,7 @@ def _without(place: int, count: int, topics: Ints, weights: npt.NDArray[np.float
 def _count(
     users: Rows, row: int, carried: Ints, at_ms: int, topics: Ints, weights: npt.NDArray[np.float64], as_of_ms: Ints
 ) -> None:
-    """Count the topics that an item carries; the last three arguments are room for `MOST_TOPICS` counters."""
+    """Count the topics that an item carries; the last three arguments are room for these beside a user's counters."""
     user = users[row]
     count = user.counted
     for place in range(count):
@@ -175,8 +173,8 @@ def fold(
         before: (N, DEPTH) zeros; gets the items that the user engaged with before that, newest first.
         earlier: (N,) of `USER` gets the user as it was before each applied engagement, one after the other; or (0,).
     """
-    room = np.empty(MOST_TOPICS, np.int64), np.empty(MOST_TOPICS, np.float64), np.empty(MOST_TOPICS, np.int64)
-    applied = 0
+    most = TOPIC_LIMIT + np.diff(topic_begins).max() if len(rows) else 0
+    room, applied = (np.empty(most, np.int64), np.empty(most, np.float64), np.empty(most, np.int64)), 0
     for n in range(len(rows)):
         row, item, at_ms = rows[n], items[n], times_ms[n]
         if partitions[n] == users[row].partition and positions[n] <= users[row].position:

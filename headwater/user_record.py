@@ -17,6 +17,8 @@ EVENT_HASH_BYTES = 6
 TIME_BYTES = 6
 HEADER = struct.Struct("<BiqIHHHII")
 """Format, partition, offset, engagements; how many past items, topics and events there are; bytes of item ids and of topics."""
+HEAD = slice(1, 13)
+"""Of a record: partition and offset, which tell it from those of the same user before and after it."""
 
 
 class UserRecord(NamedTuple):

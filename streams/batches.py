@@ -105,7 +105,7 @@ def _records(event: Any) -> list[Record]:
     return [record for fetched in event.value for record in Record.of(fetched).events()]
 
 
-async def persistently(apply: Apply, records: list[Record]) -> None:
+async def persistently(apply: Callable[[list[Any]], Awaitable[None]], records: list[Any]) -> None:
     """Call `apply` until the services it needs are there."""
     backoff_s = FIRST_BACKOFF_S
     while True:

@@ -15,6 +15,7 @@ from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
 from headwater.successions import Succession, encode_successions
 from headwater.users import Folded, Placed
+from streams.batches import persistently
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
@@ -47,7 +48,7 @@ class EngagementFold:
         """Fold, store, publish; the caller commits offsets after this returns.
 
         Raises:
-            RedisError, StaleWrites, PublishFailed: nothing is lost, the same batch can be applied again.
+            RedisError, StaleWrites, PublishFailed: nothing is stored, the same batch can be applied again.
         """
         # 1. Decode; what cannot be read becomes a dead letter.
         decoded, letters = self._decode(records)
@@ -61,18 +62,19 @@ class EngagementFold:
             writes, folded = await self._fold(accepted, {record.source for record in records})
             # 5. Store all of it at once.
             await self.store.commit(writes)
+            self.cache.stored(writes)
         except BaseException:
             self.cache.forget()
             raise
         self._count(folded, letters)
-        # 6. Tell: activity and successions carry their offsets, so repeating them is harmless.
+        # 6. Tell: activity and successions carry their offsets, so repeating them is harmless. What is stored must not be
+        # folded again: a duplicate could not be told from an engagement that is repeated.
         successions = self._successions(accepted, folded)
-        await self.publisher.publish(
-            [
-                *_frames(ITEM_ACTIVITY, _activities(writes), encode_activity_frame),
-                *_frames(ITEM_SUCCESSIONS, successions, encode_successions),
-            ]
-        )
+        told = [
+            *_frames(ITEM_ACTIVITY, _activities(writes), encode_activity_frame),
+            *_frames(ITEM_SUCCESSIONS, successions, encode_successions),
+        ]
+        await persistently(self.publisher.publish, told)
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
         latest_ms = self.latest_ms()
@@ -113,6 +115,7 @@ class EngagementFold:
                 activities[key] = activities[key].apply(each.engagement.occurred_at, each.position)
         rows = {each.engagement.user_id: row for each, row in zip(accepted, folded.rows.tolist(), strict=True)}
         writes.users.update(zip(rows, users.encoded(list(rows.values())), strict=True))
+        writes.former = {user_id: self.cache.heads[user_id] for user_id in rows}
         writes.activities.update((key, activities[key]) for key in keys if activities[key].total)
         return writes, folded
 

@@ -1,26 +1,32 @@
 """What a stream worker has stored, so that it need not read it again."""
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 
 from headwater.activity import ItemActivity
-from headwater.stores import FeatureStore
+from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
+from headwater.user_record import HEAD, decode_user_record
 from headwater.users import Users
 
 KEPT_S = 60.0
-"""What somebody deletes in Redis is written back for no longer than this."""
+"""Item activity that somebody deletes in Redis is written back for no longer than this."""
 MOST_USERS, MOST_NAMES = 50_000, 1_000_000
+
+log = logging.getLogger(__name__)
 
 
 class StateCache:
-    """A write-through cache of users and item activity; it is valid as long as the worker's claims are.
+    """A write-through cache of users and item activity.
 
-    Nobody else stores anything for a partition that a worker has claimed. It starts from scratch after a failed batch, with
-    a new claim, when it is full, and every `KEPT_S`.
+    Item activity is valid as long as the worker's claims are, since nobody else stores any for a partition that a worker has
+    claimed. Users may be stored by others, so that a commit says which records it follows. The cache starts from scratch
+    after a failed batch, with a new claim, when it is full, and every `KEPT_S`.
 
     Attributes:
         users: Rows of the users that were read or folded.
+        heads: user_id to `HEAD` of the record that is stored, empty where there is none.
         activities: (partition, item_id) to activity.
     """
 
@@ -32,6 +38,7 @@ class StateCache:
     def forget(self) -> None:
         """Start from scratch."""
         self.users.clear()
+        self.heads: dict[str, bytes] = {}
         self.activities: dict[tuple[int, str], ItemActivity] = {}
         self._claims: dict[SourcePartition, bytes] = {}
         self._begun_s = time.monotonic()
@@ -55,13 +62,24 @@ class StateCache:
         if self._is_outdated(claims):
             self.forget()
         self._claims.update(claims)
-        users = [user_id for user_id in user_ids if user_id not in self.users.rows]
-        for user_id, record in zip(users, await self._store.users(users), strict=True):
+        users = [user_id for user_id in user_ids if user_id not in self.heads]
+        for user_id, record in zip(users, await self._store.encoded_users(users), strict=True):
+            self.heads[user_id] = (record or b"")[HEAD]
             if record is not None:
-                self.users.put(user_id, record)
+                self._put(user_id, record)
         keys = [key for key in activities if key not in self.activities]
         for key, activity in zip(keys, await self._store.activities(keys), strict=True):
             self.activities[key] = activity or ItemActivity()
+
+    def _put(self, user_id: str, record: bytes) -> None:
+        try:
+            self.users.put(user_id, decode_user_record(record))
+        except ValueError as error:
+            log.error("the record of user %s is damaged, or of another release, and taken as empty: %s", user_id, error)
+
+    def stored(self, writes: FeatureWrites) -> None:
+        """Note what was committed."""
+        self.heads.update((user_id, record[HEAD]) for user_id, record in writes.users.items())
 
     def _is_outdated(self, claims: Mapping[SourcePartition, bytes]) -> bool:
         full = len(self.users) > MOST_USERS or len(self.users.items) + len(self.activities) > MOST_NAMES

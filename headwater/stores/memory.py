@@ -8,7 +8,7 @@ from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.events import now_ms
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
-from headwater.user_record import UserRecord, decode_user_record
+from headwater.user_record import HEAD, UserRecord, decode_user_record
 
 Entry = TypeVar("Entry")
 
@@ -25,8 +25,11 @@ class MemoryFeatureStore:
         self._claims: dict[SourcePartition, bytes] = {}
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
-        known = [self._users.get(user_id) for user_id in user_ids]
+        known = await self.encoded_users(user_ids)
         return [None if record is None else decode_user_record(record) for record in known]
+
+    async def encoded_users(self, user_ids: Sequence[str]) -> list[bytes | None]:
+        return [self._users.get(user_id) for user_id in user_ids]
 
     async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
         return [self._delivered.get(user_id) for user_id in user_ids]
@@ -50,6 +53,8 @@ class MemoryFeatureStore:
     async def commit(self, writes: FeatureWrites) -> None:
         if any(self._claims.get(source) != sign for source, sign in writes.claims.items()):
             raise StaleWrites("another batch of the same partition was begun meanwhile")
+        if any(self._users.get(user_id, b"")[HEAD] != head for user_id, head in writes.former.items()):
+            raise StaleWrites("one of the users was stored meanwhile")
         self._users.update(writes.users)
         self._delivered.update(writes.delivered)
         self._activities.update(writes.activities)

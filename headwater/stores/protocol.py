@@ -16,7 +16,7 @@ SourcePartition = tuple[str, int]
 
 
 class StaleWrites(Exception):
-    """Another worker has begun a batch of the same partition since this one read; the batch must be applied again."""
+    """Another worker has stored something, or begun to, since this one read; the batch must be applied again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class FeatureWrites:
 
     Attributes:
         users: user_id to record, encoded.
+        former: user_id to the `HEAD` of the record that the new one follows, empty where there was none.
         activities: (partition, item_id) to activity.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
@@ -45,6 +46,7 @@ class FeatureWrites:
     items: dict[str, StoredItem | None] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
     claims: Mapping[SourcePartition, bytes] = field(default_factory=dict)
+    former: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def claimed(sources: Collection[SourcePartition]) -> FeatureWrites:
@@ -57,6 +59,10 @@ class FeatureStore(Protocol):
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
         """Return each user's record, None where there is none."""
+        ...
+
+    async def encoded_users(self, user_ids: Sequence[str]) -> list[bytes | None]:
+        """Return each user's record as it is stored, damaged or not, None where there is none."""
         ...
 
     async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
@@ -88,7 +94,8 @@ class FeatureStore(Protocol):
         """Store all of a batch or none of it.
 
         Raises:
-            StaleWrites: none of it is stored, since another worker has begun a batch of one of its partitions meanwhile.
+            StaleWrites: none of it is stored, since another worker has begun a batch of one of its partitions, or has stored
+                one of its users, meanwhile.
         """
         ...
 

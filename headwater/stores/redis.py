@@ -16,18 +16,22 @@ from headwater.events import Item, now_ms
 from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
-from headwater.user_record import UserRecord, decode_user_record
+from headwater.user_record import HEAD, UserRecord, decode_user_record
 
 DECODED_ITEMS = 20_000
 CONNECTIONS = 100
 """Beside one for each query at once: beyond them redis-py fails."""
 GONE_AFTER_MS = 60_000
 """How long after its time an item's value is gone for certain, whosever clock is ahead."""
-COMMIT = """
-local claims, at = tonumber(ARGV[1]), tonumber(ARGV[1]) + 2
+COMMIT = f"""
+local claims, checked = tonumber(ARGV[1]), tonumber(ARGV[1]) + tonumber(ARGV[2])
 for n = 1, claims do
-  if redis.call('GET', KEYS[n]) ~= ARGV[n + 1] then return 0 end
+  if redis.call('GET', KEYS[n]) ~= ARGV[n + 2] then return 0 end
 end
+for n = claims + 1, checked do
+  if redis.call('GETRANGE', KEYS[n], {HEAD.start}, {HEAD.stop - 1}) ~= ARGV[n + 2] then return 0 end
+end
+local at = checked + 3
 for n = claims + 1, #KEYS do
   redis.call('SET', KEYS[n], ARGV[at], 'PX', ARGV[at + 1])
   at = at + 2
@@ -38,9 +42,10 @@ while at <= #ARGV do
 end
 return 1
 """
-"""All of a batch or none of it: the number of its claims, and their signs; for each other key its value and its time to live
-in ms; then other commands, how many words each has and the words. A client takes longer to send each command than Redis to
-carry it out."""
+"""All of a batch or none of it. Keys: claims, users whose former record is known, others. Arguments: how many of the first
+two there are, the signs of the claims, the heads of the former records; for each key but claims its value and its time to
+live in ms; then other commands, how many words each has and the words. A client takes longer to send each command than Redis
+to carry it out."""
 EXPIRE = """
 for n = 2, #KEYS do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[n])
@@ -71,8 +76,8 @@ class RedisFeatureStore:
     """Reads with one MGET, writes with one script; everything carries a time to live.
 
     A worker that Kafka has put out of its group may go on for a while beside the one that has its partitions now, and what it
-    has sent may reach Redis even later. The script does nothing once another worker has claimed a partition: of two workers
-    each reads what the other has stored. A claim holds until a commit fails.
+    has sent may reach Redis even later. The script does nothing once another worker has claimed a partition, or has stored
+    another record of one of the users: of two workers each reads what the other has stored. A claim holds until a commit fails.
 
     Args:
         redis: A client that returns bytes.
@@ -99,6 +104,10 @@ class RedisFeatureStore:
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
         return await self._read(map(self._names.user, user_ids), decode_user_record)
+
+    async def encoded_users(self, user_ids: Sequence[str]) -> list[bytes | None]:
+        found: Any = await self._redis.mget(list(map(self._names.user, user_ids))) if user_ids else []
+        return list(found)
 
     async def delivered(self, user_ids: Sequence[str]) -> list[Delivered | None]:
         return await self._read(map(self._names.delivered, user_ids), decode_delivered)
@@ -133,14 +142,16 @@ class RedisFeatureStore:
     async def commit(self, writes: FeatureWrites) -> None:
         claims = {self._names.claim(*source): sign for source, sign in writes.claims.items()}
         values = dict(self._values(writes))
+        former = {self._names.user(user_id): head for user_id, head in writes.former.items()}
         commands = [*self._note_active(writes.activities), *self._note_catalogue(writes.items)]
         words: Iterable[str | int] = chain.from_iterable((len(command), *command) for command in commands)
-        keys: list[str] = [*claims, *values]
-        arguments: list[Any] = [len(claims), *claims.values(), *chain.from_iterable(values.values()), *words]
+        keys: list[str] = [*claims, *former, *(key for key in values if key not in former)]
+        sizes: list[Any] = [len(claims), len(former), *claims.values(), *former.values()]
+        arguments = [*sizes, *chain.from_iterable(values[key] for key in keys[len(claims) :]), *words]
         try:
             evaluated: Any = self._redis.eval(COMMIT, len(keys), *keys, *arguments)
             if not await evaluated:
-                raise StaleWrites("another worker has begun a batch of the same partition meanwhile")
+                raise StaleWrites("another worker has begun a batch of the same partition, or stored one of its users")
         except BaseException:  # should it reach Redis late, its sign must be an old one
             for source in writes.claims:
                 self._held.pop(source, None)

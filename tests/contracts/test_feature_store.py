@@ -17,7 +17,7 @@ from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
 from headwater.stores.protocol import StaleWrites, StoredItem
-from headwater.user_record import UserRecord
+from headwater.user_record import HEAD, UserRecord
 from headwater.user_state import UserState
 from headwater.users import encode_user_record
 from serving.retrieval import TURNS
@@ -218,3 +218,19 @@ async def test_the_catalogue_tells_what_is_over(redis_server: RedisService) -> N
         assert await store.items(["old", "new"]) == [None, ITEM], "whatever was left of its time to live"
         assert await store.catalogue_size() == 1
         assert [batch async for batch in store.expired()] == []
+
+
+@pytest.mark.parametrize("former", [b"", ENCODED[HEAD][:-1] + b"x"])
+async def test_a_user_that_was_stored_meanwhile_is_not_overwritten(store: FeatureStore, former: bytes) -> None:
+    await store.commit(FeatureWrites({"a": ENCODED}))
+    other = ENCODED.replace(b"123456", b"654321")
+    assert await store.encoded_users(["a", "b"]) == [ENCODED, None]
+    writes = FeatureWrites({"b": other, "a": other}, {(2, "i"): ACTIVITY}, former={"a": former})
+    with pytest.raises(StaleWrites):
+        await store.commit(writes)
+    assert await store.users(["a", "b"]) == [USER, None]
+    assert await store.activities([(2, "i")]) == [None]
+    writes.former = {"a": ENCODED[HEAD], "b": b""}
+    await store.commit(writes)
+    assert await store.encoded_users(["a", "b"]) == [other, other]
+    assert await store.activities([(2, "i")]) == [ACTIVITY]

@@ -85,6 +85,12 @@ def test_earlier_rows_are_those_before_each_applied_engagement() -> None:
     assert result.earlier["engagements"][:2].tolist() == [0, 1]
 
 
+def test_items_may_carry_more_topics_than_are_kept() -> None:
+    log = [Placed(engagement(n, n), (f"t{n}",), 0, n) for n in range(TOPIC_LIMIT)]
+    many = Placed(engagement(99, 99), tuple(f"m{n}" for n in range(60)), 0, 99)
+    assert folded(*log, many).topics.topics == tuple(f"m{n}" for n in range(60 - TOPIC_LIMIT, 60))
+
+
 class Plain(NamedTuple):
     """A user in plain Python: history as (time, item), topics as (name, weight, time), event ids, newest offset."""
 

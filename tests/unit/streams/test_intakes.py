@@ -1,5 +1,6 @@
 """The stream's agents on a store in memory: what they publish, and when."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from headwater.names import DEAD_LETTERS, ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_S
 from headwater.stores import FeatureWrites, MemoryFeatureStore
 from headwater.stores.protocol import StaleWrites, StoredItem
 from headwater.successions import decode_successions
+from streams.batches import persistently
 from streams.embedder import Embedder
 from streams.engagements import EngagementFold
 from streams.items import ItemIntake
@@ -94,8 +96,8 @@ async def test_what_is_refused_is_kept_though_its_batch_is_repeated_once_it_coul
     fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000)
     batch = [engaged(0, "fresh"), engaged(1, "old")]
     published.failing = {ITEM_ACTIVITY}
-    with pytest.raises(PublishFailed):
-        await fold.apply(batch)
+    with pytest.raises(TimeoutError):  # as a worker that ends meanwhile
+        await asyncio.wait_for(fold.apply(batch), 0.05)
     await store.commit(FeatureWrites(items={"fresh": StoredItem(item("fresh"), 0, 1)}))
     published.failing = set()
     await fold.apply(batch)
@@ -104,6 +106,33 @@ async def test_what_is_refused_is_kept_though_its_batch_is_repeated_once_it_coul
     assert user.state.item_ids == ("old",)
     assert [each.value for each in published.records if each.topic == DEAD_LETTERS] == [batch[0].value]
     assert (fold.report.applied, fold.report.dead_letters) == (1, 1)
+
+
+async def test_duplicates_are_not_told_though_telling_fails_at_first() -> None:
+    store, published = MemoryFeatureStore(), Published()
+    await store.commit(FeatureWrites(items={"i": StoredItem(item("i"), 0, 0)}))
+    fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000)
+    event = Engagement(event_id="e", user_id="u", item_id="i", occurred_at=NOW_MS).to_wire()
+    published.failing = {ITEM_ACTIVITY}
+    applying = asyncio.create_task(fold.apply([Record("engagements", 0, offset, b"u", event) for offset in range(3)]))
+    await asyncio.sleep(0.05)
+    published.failing = set()
+    await applying
+    told = [each.value or b"" for each in published.records if each.topic == ITEM_SUCCESSIONS]
+    assert [one.offset for value in told for one in decode_successions(value)] == [0]
+    assert (fold.report.applied, fold.report.duplicates, fold.report.repeated) == (1, 2, 0)
+
+
+async def test_a_user_whose_engagements_stand_in_two_partitions_loses_none() -> None:
+    store = MemoryFeatureStore()
+    await store.commit(FeatureWrites(items={"i": StoredItem(item("i"), 0, 0)}))
+    workers = [EngagementFold(store, Published(), Report(), lambda: NOW_MS + 10_000) for _ in range(2)]
+    for offset in range(10):
+        record = engaged(offset, "i")._replace(partition=offset % 2)
+        await persistently(workers[offset % 2].apply, [record])
+    (user,) = await store.users(["u"])
+    assert user is not None
+    assert user.state.engagements == 10
 
 
 class Interrupted(MemoryFeatureStore):

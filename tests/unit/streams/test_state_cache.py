@@ -22,9 +22,9 @@ class Counting(MemoryFeatureStore):
         super().__init__()
         self.read: list[str] = []
 
-    async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
+    async def encoded_users(self, user_ids: Sequence[str]) -> list[bytes | None]:
         self.read += user_ids
-        return await super().users(user_ids)
+        return await super().encoded_users(user_ids)
 
     def delete_users(self) -> None:
         self._users.clear()
