@@ -37,7 +37,7 @@ class Corpus:
         item_topics: (capacity, ITEM_TOPICS) topic numbers, 0 where none.
         published_ms, engaged_ms, first_ms: (capacity,) publish time, newest and first engagement.
         alive: (capacity,) False after a tombstone, and once it is forgotten.
-        read_ms: (capacity,) when its newest record was read.
+        read_ms: (capacity,) when its newest record was appended, or read where the log does not tell.
     """
 
     def __init__(self) -> None:

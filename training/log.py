@@ -19,8 +19,8 @@ from training.corpus import Corpus
 from training.examples import Logged
 
 MAX_POLL_RECORDS = 5000
-PART_RECORDS = 200_000
-"""Records, of one or many engagements each, that are examples in memory at the same time."""
+PART = 200_000
+"""Engagements that are examples in memory at the same time."""
 Offsets = dict[str, dict[int, int]]
 Ends = dict[TopicPartition, int]
 """Partition to offset."""
@@ -33,11 +33,13 @@ class LogReader:
     Attributes:
         offsets: Topic name without namespace to partition to the next offset to read.
         skipped: Records left out by reason; the stream made them dead letters.
+        per_record: Engagements in a record, on average of those read last.
     """
 
     settings: Settings
     offsets: Offsets = field(default_factory=lambda: {ITEMS: {}, ENGAGEMENTS: {}})
     skipped: Counter[str] = field(default_factory=Counter)
+    per_record: float = 1.0
 
     def read_items(self, corpus: Corpus) -> int:
         """Take new and changed items into the corpus, tombstones too; return how many records."""
@@ -52,35 +54,52 @@ class LogReader:
             if item is None:
                 corpus.remove(item_id)
             else:
-                corpus.put(item, read_ms)
+                corpus.put(item, record.timestamp if (record.timestamp or 0) > 0 else read_ms)
         return count
 
-    def unread_parts(self) -> list[Ends]:
-        """Return where to stop while reading new engagements: after each `PART_RECORDS` records or so, and at the end.
-
-        A part ends at about the same time in all partitions.
-        """
+    def unread_until(self) -> Ends:
+        """Return the present end of the engagements."""
         with consuming(self.settings) as consumer:
-            partitions = partitions_of(consumer, self.settings.names.topic(ENGAGEMENTS))
-            begins, ends = self._begins(ENGAGEMENTS, consumer, partitions), consumer.end_offsets(partitions)
-        unread = {partition: max(0, ends[partition] - begin) for partition, begin in begins.items()}
-        parts = max(1, math.ceil(sum(unread.values()) / PART_RECORDS))
-        return [
-            {partition: begins[partition] + count * part // parts for partition, count in unread.items()}
-            for part in range(1, parts + 1)
-        ]
+            ends: Ends = consumer.end_offsets(partitions_of(consumer, self.settings.names.topic(ENGAGEMENTS)))
+        return ends
 
-    def read_engagements(self, ends: Ends | None = None) -> Iterator[Logged]:
-        """Yield new engagements in the order of each partition, up to `ends` or the present end."""
-        latest = latest_ms(self.settings)
-        for record in self._records(ENGAGEMENTS, ends):
-            for place, (key, value, headers) in enumerate(events_in(record.key, record.value, record.headers)):
+    def read_parts(self, ends: Ends) -> Iterator[Iterator[Logged]]:
+        """Yield new engagements up to `ends` in parts of about `PART`, never of twice as many; each is read before the next.
+
+        A part ends at about the same time in all partitions, where records hold as many engagements as those before.
+        """
+        while unread := self._unread(ends):
+            parts = math.ceil(sum(unread.values()) * self.per_record / PART)
+            left = {partition: count - math.ceil(count / parts) for partition, count in unread.items()}
+            yield self.read_engagements({each: ends[each] - left[each] for each in unread}, 2 * PART)
+
+    def _unread(self, ends: Ends) -> Ends:
+        """Return how many records of which partitions are not read yet; some of them may be gone."""
+        with consuming(self.settings) as consumer:
+            begins = self._begins(ENGAGEMENTS, consumer, list(ends))
+        return {partition: ends[partition] - begin for partition, begin in begins.items() if begin < ends[partition]}
+
+    def read_engagements(self, ends: Ends | None = None, at_most: float = math.inf) -> Iterator[Logged]:
+        """Yield new engagements in the order of each partition, up to `ends` or the present end.
+
+        Args:
+            ends: Where to stop.
+            at_most: Stop after the record that brings them to this many, too.
+        """
+        latest, events = latest_ms(self.settings), 0
+        for records, record in enumerate(self._records(ENGAGEMENTS, ends), start=1):
+            found = events_in(record.key, record.value, record.headers)
+            for place, (key, value, headers) in enumerate(found):
                 try:
                     engagement = read_engagement(key, value, headers, latest)
                 except InvalidEvent as error:
                     self.skipped[error.reason] += 1
                 else:
                     yield Logged(engagement, record.partition, position(record.offset, place))
+            events += len(found)
+            self.per_record = events / records
+            if events >= at_most:
+                return
 
     def fits(self) -> bool:
         """Say whether the log reaches up to the offsets; one that does not was created anew, or lost its end."""
@@ -95,13 +114,15 @@ class LogReader:
     def _records(self, name: str, ends: Ends | None = None) -> Iterator[Any]:
         options = {"max_poll_records": MAX_POLL_RECORDS, "auto_offset_reset": "earliest"}
         with consuming(self.settings, **options) as consumer:
-            partitions = partitions_of(consumer, self.settings.names.topic(name))
-            consumer.assign(partitions)
-            for partition, begin in self._begins(name, consumer, partitions).items():
+            ends = ends or consumer.end_offsets(partitions_of(consumer, self.settings.names.topic(name)))
+            consumer.assign(list(ends))
+            for partition, begin in self._begins(name, consumer, list(ends)).items():
                 consumer.seek(partition, begin)
-            for record in records_until(consumer, ends or consumer.end_offsets(partitions), self.settings):
+            for record in records_until(consumer, ends, self.settings):
                 self.offsets[name][record.partition] = record.offset + 1
                 yield record
+        for partition, end in ends.items():  # the last records before it may be gone
+            self.offsets[name][partition.partition] = max(end, self.offsets[name].get(partition.partition, 0))
 
     def _begins(self, name: str, consumer: Any, partitions: list[TopicPartition]) -> Ends:
         first = consumer.beginning_offsets(partitions)

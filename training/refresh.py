@@ -175,11 +175,11 @@ class Trainer:
         if not self.reader.fits():
             log.warning("the log ends before what was learned of it: it is another one, training begins anew")
             self._begin_anew()
-        parts = self.reader.unread_parts()
+        ends = self.reader.unread_until()
         self.reader.read_items(self.corpus)  # after that: so all items that the stream knew are known here
         self._forget_items()
-        for ends in parts:
-            yield build_examples(self.users, self.corpus, self.reader.read_engagements(ends)).in_time()
+        for part in self.reader.read_parts(ends):
+            yield build_examples(self.users, self.corpus, part).in_time()
 
     def _fitted_learner(self) -> Learner:
         if self.learner is None:

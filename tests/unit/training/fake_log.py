@@ -1,12 +1,13 @@
 """A log in memory that is read as kafka-python reads Kafka, and can fail."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from kafka import TopicPartition
 
 from headwater.events import Engagement, Item
+from headwater.frames import FRAME_HEADERS, Headers, encode_frame
 from headwater.names import ENGAGEMENTS, ITEMS
 from headwater.settings import Settings
 
@@ -17,9 +18,10 @@ class FakeLog:
     """Topics of two partitions; `consumer` stands in for `KafkaConsumer`.
 
     Attributes:
-        records: Topic and partition to its records.
+        records: Topic and partition to its records, None for one that is gone.
         failure: Raised by the poll after `polls` more of them.
         silent: No poll returns a record.
+        appended_ms: Of what is sent, as the log tells it; 0 where it does not.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -27,6 +29,7 @@ class FakeLog:
         self.failure: Exception | None = None
         self.polls = 0
         self.silent = False
+        self.appended_ms = 0
         self.clear()
 
     def clear(self) -> None:
@@ -39,17 +42,29 @@ class FakeLog:
         """Append events; users and items keep to their partition."""
         for event in events:
             name, key = (ITEMS, event.item_id) if isinstance(event, Item) else (ENGAGEMENTS, event.user_id)
-            partition = TopicPartition(self._topic(name), sum(key.encode()) % 2)
-            records = self.records[partition]
-            records.append(
-                SimpleNamespace(
-                    key=key.encode(),
-                    value=event.to_wire(),
-                    headers=(),
-                    partition=partition.partition,
-                    offset=len(records),
-                )
+            self._append(name, sum(key.encode()) % 2, key.encode(), event.to_wire())
+
+    def send_framed(self, events: Sequence[Engagement], size: int) -> None:
+        """Append engagements in frames of at most `size`; users keep to their partition."""
+        for number in (0, 1):
+            pairs = [(each.user_id.encode(), each.to_wire()) for each in events]
+            own = [pair for pair in pairs if sum(pair[0]) % 2 == number]
+            for start in range(0, len(own), size):
+                frame = encode_frame(own[start : start + size])
+                self._append(ENGAGEMENTS, number, None, frame, FRAME_HEADERS)
+
+    def _append(self, name: str, number: int, key: bytes | None, value: bytes, headers: Headers = ()) -> None:
+        records = self.records[TopicPartition(self._topic(name), number)]
+        records.append(
+            SimpleNamespace(
+                key=key,
+                value=value,
+                headers=headers,
+                partition=number,
+                offset=len(records),
+                timestamp=self.appended_ms,
             )
+        )
 
     def consumer(self, **options: object) -> "FakeConsumer":
         """Return a consumer from the beginning."""
@@ -88,9 +103,9 @@ class FakeConsumer:
         found = {}
         for partition, begin in self._positions.items():
             records = [] if self._log.silent else self._log.records[partition][begin : begin + A_POLL]
-            if records:
-                found[partition] = records
-                self._positions[partition] = begin + len(records)
+            self._positions[partition] = begin + len(records)
+            if any(records):
+                found[partition] = [each for each in records if each is not None]
         return found
 
     def close(self) -> None:

@@ -165,7 +165,7 @@ def test_a_long_log_is_learned_in_parts(
         log.send(next(hours))
     at_once = Trainer(settings, LEARNING)
     total = refreshed(at_once)["examples"]
-    monkeypatch.setattr("training.log.PART_RECORDS", 100)
+    monkeypatch.setattr("training.log.PART", 100)
     learned: list[int] = []
     learn = Trainer._learn
 
