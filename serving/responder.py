@@ -13,7 +13,7 @@ from headwater.names import CANDIDATES
 from headwater.wire import decode
 from serving.held import Pair
 from serving.retrieval import Filters, Retrieval
-from streams.publisher import Publisher, dead_letter_record
+from streams.publisher import Publisher, PublishFailed, dead_letter_record
 from streams.record import Outgoing, Record
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -42,19 +42,19 @@ class Responder:
         """
         for record in records:
             try:
-                request = decode(CandidateRequest, record.value, record.headers, MAX_REQUEST_BYTES)
-                outgoing = await self._answered(request)
+                await self._answer(decode(CandidateRequest, record.value, record.headers, MAX_REQUEST_BYTES))
             except InvalidEvent as error:
-                outgoing = [dead_letter_record(record.rejected(error))]
+                await self._reject(record, error)
             except UnknownTopic as error:
-                outgoing = [dead_letter_record(record.rejected(InvalidEvent("unknown-topic", str(error))))]
-            except (RedisError, OSError):
+                await self._reject(record, InvalidEvent("unknown-topic", str(error)))
+            except (RedisError, PublishFailed, OSError):
                 raise
             except Exception as error:  # the next server would end at it, too
                 log.exception("request at %s/%d@%d", record.topic, record.partition, record.offset)
-                problem = InvalidEvent("unanswerable", f"{type(error).__name__}: {error}")
-                outgoing = [dead_letter_record(record.rejected(problem))]
-            await self.publisher.publish(outgoing)
+                await self._reject(record, InvalidEvent("unanswerable", f"{type(error).__name__}: {error}"))
+
+    async def _reject(self, record: Record, error: InvalidEvent) -> None:
+        await self.publisher.publish([dead_letter_record(record.rejected(error))])
 
     async def _live(self) -> Pair:
         """Return the live pair; requests wait until something is promoted, as Kafka keeps them."""
@@ -64,10 +64,13 @@ class Responder:
             except NoLiveGeneration:
                 await asyncio.sleep(WAIT_S)
 
-    async def _answered(self, request: CandidateRequest) -> list[Outgoing]:
-        parts = self.retrieval.all_answers(request.user_ids, request.topic, request.k, self.filters, await self._live())
-        return [
-            Outgoing(CANDIDATES, answer.user_id.encode(), answer.to_json(request_id=request.request_id))
-            async for answers in parts
-            for answer in answers
-        ]
+    async def _answer(self, request: CandidateRequest) -> None:
+        """Publish each part before the next is answered, in memory independent of the number of users."""
+        pair = await self._live()
+        async for part in self.retrieval.all_answers(request.user_ids, request.topic, request.k, self.filters, pair):
+            await self.publisher.publish(
+                [
+                    Outgoing(CANDIDATES, answer.user_id.encode(), answer.to_json(request_id=request.request_id))
+                    for answer in part
+                ]
+            )
