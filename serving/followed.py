@@ -35,7 +35,8 @@ class Followed:
     Attributes:
         applied: Partition of `item-embeddings` to the next offset not applied yet.
         covisits: Which items are engaged with after which.
-        targets: Partition to the end of the log when the server started; reached means ready.
+        targets: Partition of `item-embeddings` to its end when the server started; reached means ready.
+        unread: Topic and partition of what else is followed to the offsets between here and its end at the start.
         ends: Returns partition to the end of the log as the broker told it last.
     """
 
@@ -44,14 +45,15 @@ class Followed:
     metrics: Metrics
     applied: dict[int, int] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
+    unread: dict[tuple[str, int], range] = field(default_factory=dict)
     covisits: ItemCovisits = field(default_factory=ItemCovisits)
     ends: Callable[[], Mapping[int, int]] = dict
     _parts: dict[str, dict[int, ItemActivity]] = field(default_factory=dict)
 
     @property
     def to_go(self) -> int:
-        """Records of `item-embeddings` between here and the end known at the start."""
-        return self._behind(self.targets)
+        """Records between here and the ends known at the start, of all that is followed."""
+        return self._behind(self.targets) + sum(map(len, self.unread.values()))
 
     @property
     def lag(self) -> int:
@@ -126,12 +128,20 @@ class Followed:
             self.set_activities({(partition, item_id): activity for item_id, activity in frame})
             self.clock.heard(record.appended_ms)
             await asyncio.sleep(0)
+        self._note_read(records)
 
     async def on_successions(self, records: Sequence[Record]) -> None:
         """Count which items are engaged with after which."""
         for _, partition, successions in _frames(records, decode_successions):
             self.covisits.engage(partition, successions)
             await asyncio.sleep(0)
+        self._note_read(records)
+
+    def _note_read(self, records: Sequence[Record]) -> None:
+        for record in records if self.unread else ():
+            left = range(record.offset + 1, self.unread.pop(record.source, range(0)).stop)
+            if left:
+                self.unread[record.source] = left
 
     def set_activities(self, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
         """Take over item activities unless newer ones of the same partition are known."""

@@ -97,14 +97,19 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     settings, held, followed = state.settings, state.held, state.followed
     # 1. Activity frames from here on, then what Redis holds: whichever is newer by offset wins.
     # Successions are counted anew from all that Kafka keeps of them.
-    # 2. Embeddings from where the snapshots end. 3. Ready once the end known now is reached.
+    # 2. Embeddings from where the snapshots end. 3. Ready once the ends known now are reached, of all three.
     ends, begin = await asyncio.gather(asyncio.to_thread(end_offsets, settings), held.restore())
     # A group of its own for each start: the former one may still count a killed server among its members.
     follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
     group = settings.names.serving_group(follower_id)
     starts = {ITEM_EMBEDDINGS: begin, ITEM_ACTIVITY: Start(ends[ITEM_ACTIVITY]), ITEM_SUCCESSIONS: Start()}
-    followed.applied = await asyncio.to_thread(set_start, settings, group, starts)
-    followed.targets = ends[ITEM_EMBEDDINGS]
+    begins = await asyncio.to_thread(set_start, settings, group, starts)
+    followed.applied, followed.targets = begins[ITEM_EMBEDDINGS], ends[ITEM_EMBEDDINGS]
+    followed.unread = {
+        (settings.names.topic(name), partition): range(offset, ends[name].get(partition, 0))
+        for name in (ITEM_ACTIVITY, ITEM_SUCCESSIONS)
+        for partition, offset in begins[name].items()
+    }
     await followed.load_activity(state.store)
     await held.poll()
     follower = make_follower(

@@ -13,6 +13,8 @@ from streams.app import make_app
 from streams.batches import Apply, attach
 from streams.publisher import FaustPublisher, Publisher
 
+FOLLOWED = (ITEM_EMBEDDINGS, ITEM_ACTIVITY, ITEM_SUCCESSIONS)
+
 
 class Start(NamedTuple):
     """From where on a topic is read: whichever of both is earlier, the beginning where both are None.
@@ -30,46 +32,52 @@ def end_offsets(settings: Settings) -> dict[str, dict[int, int]]:
     """Return the next offset of each partition of the followed topics, by topic name without namespace."""
     consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
     try:
-        return {name: _ends(consumer, settings.names.topic(name)) for name in (ITEM_EMBEDDINGS, ITEM_ACTIVITY)}
+        topics = {name: _partitions(consumer, settings.names.topic(name)) for name in FOLLOWED}
+        return {name: _numbered(consumer.end_offsets(partitions)) for name, partitions in topics.items()}
     finally:
         consumer.close()
 
 
-def _ends(consumer: Any, topic: str) -> dict[int, int]:
-    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-    return {partition.partition: offset for partition, offset in consumer.end_offsets(partitions).items()}
+def _partitions(consumer: Any, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
 
 
-def set_start(settings: Settings, group: str, starts: Mapping[str, Start]) -> dict[int, int]:
+def _numbered(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:
+    return {partition.partition: offset for partition, offset in offsets.items()}
+
+
+def set_start(settings: Settings, group: str, starts: Mapping[str, Start]) -> dict[str, dict[int, int]]:
     """Make the group begin each topic where `starts` says: its committed offsets are set while nobody is in it.
 
     Returns:
-        Where `item-embeddings` begins: partition to offset, later than asked for where the log was cut.
+        Where each topic begins: name to partition to offset, later than asked for where the log was cut.
     """
     consumer = KafkaConsumer(**settings.kafka_options(), group_id=group, enable_auto_commit=False)
     try:
-        committing = {}
-        for name, (offsets, since_ms) in starts.items():
-            topic = settings.names.topic(name)
-            available = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            first = consumer.beginning_offsets(available)
-            asked = [] if offsets is None else [{each: offsets.get(each.partition, 0) for each in available}]
-            if since_ms is not None:
-                found = consumer.offsets_for_times(dict.fromkeys(available, since_ms))
-                asked.append({each: at.offset if at else 0 for each, at in found.items()})
-            for partition in available:
-                offset = max(min((each[partition] for each in asked), default=0), first[partition])
-                committing[partition] = OffsetAndMetadata(offset, "", -1)
+        begins = {name: _begins(consumer, settings.names.topic(name), start) for name, start in starts.items()}
+        committing = {
+            partition: OffsetAndMetadata(offset, "", -1)
+            for of_topic in begins.values()
+            for partition, offset in of_topic.items()
+        }
         consumer.assign(list(committing))
         consumer.commit(committing)
-        embeddings = settings.names.topic(ITEM_EMBEDDINGS)
-        return {
-            partition.partition: committed.offset
-            for partition, committed in committing.items()
-            if partition.topic == embeddings
-        }
+        return {name: _numbered(of_topic) for name, of_topic in begins.items()}
     finally:
         consumer.close()
+
+
+def _begins(consumer: Any, topic: str, start: Start) -> dict[TopicPartition, int]:
+    partitions = _partitions(consumer, topic)
+    first = consumer.beginning_offsets(partitions)
+    asked = []
+    if start.offsets is not None:
+        asked.append({each: start.offsets.get(each.partition, 0) for each in partitions})
+    if start.since_ms is not None:
+        ends = consumer.end_offsets(partitions)  # before it is asked what is newer, so that nothing comes in between
+        found = consumer.offsets_for_times(dict.fromkeys(partitions, start.since_ms))
+        asked.append({each: at.offset if at else ends[each] for each, at in found.items()})
+    return {each: max(min((offsets[each] for offsets in asked), default=0), first[each]) for each in partitions}
 
 
 def latest_ends(app: faust.App, topic: str) -> dict[int, int]:

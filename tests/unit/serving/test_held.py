@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 from redis import RedisError
 
-from headwater.activity import ItemActivity
+from headwater.activity import ItemActivity, encode_activity_frame
 from headwater.delivered import Delivered
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.generations import Generations
@@ -19,6 +19,7 @@ from headwater.index import ItemIndex, Relevance, item_index
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.stores import MemoryFeatureStore
+from headwater.successions import Succession, encode_successions
 from headwater.user_record import UserRecord
 from serving.batching import Batcher
 from serving.clock import Clock
@@ -26,6 +27,7 @@ from serving.followed import Followed
 from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
+from serving.state import State
 from streams.follower import Start
 from streams.record import Record
 from tests.bundles import make_bundle
@@ -91,6 +93,25 @@ async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> Non
     assert (await world.ask("news", begun)).candidates.item_ids == ["a"]
     assert (await world.ask("news")).version == "v2"
     assert (await world.ask("news")).candidates.item_ids == ["b"]
+
+
+async def test_a_server_is_ready_once_all_it_follows_is_read(world: World) -> None:
+    settings: Any = None
+    state = State(settings, settings, world.held, world.followed, world.retrieval, settings, settings, settings)
+    state.following = lambda: True
+    await promoted(world, "v1")
+    assert state.not_ready() is None, "where logs are empty nothing is waited for"
+    world.followed.targets = {0: 1}
+    world.followed.unread = {("item-activity", 0): range(5, 5), ("item-successions", 1): range(7, 9)}
+    assert state.not_ready() == "following: 3 records to go"
+    await world.follow("v1", "a", "news")
+    activity = encode_activity_frame([("a", ItemActivity().apply(NOW_MS, 1))])
+    await world.followed.on_activity([Record("item-activity", 0, 5, b"0", activity)])
+    successions = encode_successions([Succession(3, NOW_MS, "a", ("b",))])
+    await world.followed.on_successions([Record("item-successions", 1, 7, b"0", successions)])
+    assert state.not_ready() == "following: 1 records to go"
+    await world.followed.on_successions([Record("item-successions", 1, 8, b"0", b"broken")])
+    assert state.not_ready() is None
 
 
 async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
