@@ -112,7 +112,7 @@ class Generations:
     def prune(self, version: str) -> bool:
         """Give a generation up unless it is live or the previous one; return whether it is given up.
 
-        Servers drop it within a second. A version that is not registered is none.
+        Servers drop it within a second. Of a version that is not registered there is nothing left to give up.
         """
 
         def apply(pipe: Pipeline) -> Any:

@@ -44,16 +44,16 @@ class Rotation:
 
         Raises:
             BundleError: the bundle is missing or refused; nothing was requested.
-            RotationError: the build failed, or no worker made progress for a minute.
+            RotationError: the build failed, or no worker gave a sign of life for a minute.
         """
         Bundle.load(self._settings.model_dir / version)
         self.generations.request(version)
-        seen, deadline = -1, time.monotonic() + BUILD_STALL_S
+        seen, deadline = (-1, -1), time.monotonic() + BUILD_STALL_S
         while (generation := self.generations.get(version)).state not in ("built", "failed"):
             if progress:
                 progress(generation.embedded, generation.items)
-            if generation.embedded != seen:
-                seen, deadline = generation.embedded, time.monotonic() + BUILD_STALL_S
+            if (generation.embedded, generation.beat_ms) != seen:
+                seen, deadline = (generation.embedded, generation.beat_ms), time.monotonic() + BUILD_STALL_S
             if time.monotonic() > deadline:
                 raise RotationError(
                     f"{version}: no stream worker embeds items; is `headwater stream` running, and does it see the "
