@@ -11,7 +11,7 @@ from redis import RedisError
 
 from headwater.activity import ItemActivity
 from headwater.bundle import Bundle
-from headwater.errors import BundleError, BundleRefused, NoLiveGeneration, UnknownGeneration
+from headwater.errors import BundleError, BundleNotFound, BundleRefused, NoLiveGeneration, UnknownGeneration
 from headwater.generations import Alias, Generation, Generations
 from headwater.index import ItemIndex
 from headwater.index.snapshot import read_newest_snapshot, remove_leavings, remove_snapshots, write_snapshot
@@ -181,7 +181,7 @@ class HeldGenerations:
 
     async def _hold(self, generation: Generation, index: ItemIndex | None) -> bool:
         version, now_s = generation.version, time.monotonic()
-        if version in self._refused and now_s - self._refused[version][0] < RETRY_S:
+        if version in self._refused and now_s < self._refused[version][0]:
             return False
         try:
             bundle = await asyncio.to_thread(Bundle.load, self.model_dir / version)
@@ -190,11 +190,12 @@ class HeldGenerations:
         except BundleError as error:
             if self._refused.get(version, (0.0, ""))[1] != str(error):
                 log.error("bundle refused: %s", error)
-            self._refused[version] = now_s, str(error)
+            # What is not here may appear at any time; what is refused has to be read as a whole to be looked at again.
+            self._refused[version] = now_s + (0.0 if isinstance(error, BundleNotFound) else RETRY_S), str(error)
             return False
         self._refused.pop(version, None)
         like = self._live.index if self._live else None
-        index = ItemIndex(bundle.manifest.dimension, like) if index is None else index
+        index = ItemIndex(bundle.manifest.dimension, like, version) if index is None else index
         if like is None:
             self.on_first(index)
         self.pairs[version] = Pair(bundle, index)

@@ -63,12 +63,13 @@ class TopicQuery(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One user's candidates, and what produced them."""
+    """One user's candidates, and what produced them: the bundle of a version, the index generation of the same one."""
 
     user_id: str
     topic: str | None
     candidates: Candidates
     version: str
+    generation: str
     watermark: str | None
     freshness_ms: int | None
     cold_start: bool
@@ -79,7 +80,7 @@ class Answer(NamedTuple):
             "user_id": self.user_id,
             "topic": self.topic,
             "bundle_version": self.version,
-            "generation": self.version,
+            "generation": self.generation,
             "watermark": self.watermark,
             "freshness_ms": self.freshness_ms,
             "cold_start": self.cold_start,
@@ -163,9 +164,9 @@ class Retrieval:
             for place, each in zip(places, candidates, strict=True):
                 found[place] = each
         watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
-        watermark = iso(watermark_ms) if watermark_ms else None
+        watermark, versions = iso(watermark_ms) if watermark_ms else None, (pair.bundle.version, pair.index.version)
         return [
-            Answer(query.user_id, query.topic, candidates, pair.version, watermark, freshness_ms, record is None)
+            Answer(query.user_id, query.topic, candidates, *versions, watermark, freshness_ms, record is None)
             for query, candidates, record in zip(queries, found, records, strict=True)
         ]
 

@@ -42,10 +42,11 @@ class ItemIndex:
     Args:
         dimension: D of the static item embeddings.
         like: Knows all item activity, and the index begins with room for as many items: growing makes queries wait.
+        version: Whose item tower embeds what comes in.
     """
 
-    def __init__(self, dimension: int, like: "ItemIndex | None" = None) -> None:
-        self.dimension = dimension
+    def __init__(self, dimension: int, like: "ItemIndex | None" = None, version: str = "") -> None:
+        self.dimension, self.version = dimension, version
         self._expected = like.topics() if like is not None else {}
         expected = len(like) if like is not None else 0
         self.everything = Block(dimension, expected)

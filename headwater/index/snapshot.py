@@ -119,7 +119,7 @@ def read_snapshot(path: Path) -> tuple[ItemIndex, dict[int, int]]:
             raise ValueError(f"{name} changed after it was written")
     items: dict[str, Any] = json.loads((path / ITEMS).read_text(encoding="utf-8"))
     item_ids, topic_sets = items["item_ids"], list(map(tuple, items["topic_sets"]))
-    index = ItemIndex(manifest.dimension)
+    index = ItemIndex(manifest.dimension, version=manifest.version)
     with np.load(path / ARRAYS) as arrays:
         embeddings = np.load(path / EMBEDDINGS, mmap_mode="r")
         index.restore(item_ids, topic_sets, arrays["topic_set_of"], arrays["published_ms"], embeddings)

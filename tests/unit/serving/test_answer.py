@@ -16,7 +16,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9) 
 def test_json_says_it_all(found: list[tuple[str, float]], user_id: str) -> None:
     item_ids = [item_id for item_id, _ in found]
     candidates = Candidates.of(item_ids, np.array([score for _, score in found], dtype=np.float32))
-    answer = Answer(user_id, "t", candidates, "v1", None, 12, cold_start=True)
+    answer = Answer(user_id, "t", candidates, "v1", "v1", None, 12, cold_start=True)
     read = UserCandidates.model_validate_json(answer.to_json(request_id="r"))
     assert (read.user_id, read.topic, read.bundle_version, read.freshness_ms) == (user_id, "t", "v1", 12)
     assert [each.item_id for each in read.candidates] == item_ids

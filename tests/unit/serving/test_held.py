@@ -1,6 +1,7 @@
 """Generations as a server holds them: what is followed, what answers, what is passed over."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 from redis import RedisError
 
-from headwater.activity import ItemActivity, encode_activity_frame
+from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.errors import NoLiveGeneration, UnknownTopic
 from headwater.generations import Generations
@@ -19,7 +20,6 @@ from headwater.index import ItemIndex, Relevance, item_index
 from headwater.item_covisits import ItemCovisits
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
 from headwater.stores import MemoryFeatureStore
-from headwater.successions import Succession, encode_successions
 from headwater.user_record import UserRecord
 from serving.batching import Batcher
 from serving.clock import Clock
@@ -31,6 +31,7 @@ from serving.state import State
 from streams.follower import Start
 from streams.record import Record
 from tests.bundles import make_bundle
+from tests.folding import counted
 from tests.register import Register
 
 TOPICS = ["news", "sport"]
@@ -105,13 +106,37 @@ async def test_a_server_is_ready_once_all_it_follows_is_read(world: World) -> No
     world.followed.unread = {("item-activity", 0): range(5, 5), ("item-successions", 1): range(7, 9)}
     assert state.not_ready() == "following: 3 records to go"
     await world.follow("v1", "a", "news")
-    activity = encode_activity_frame([("a", ItemActivity().apply(NOW_MS, 1))])
-    await world.followed.on_activity([Record("item-activity", 0, 5, b"0", activity)])
-    successions = encode_successions([Succession(3, NOW_MS, "a", ("b",))])
-    await world.followed.on_successions([Record("item-successions", 1, 7, b"0", successions)])
+    await world.followed.on_activity([Record("item-activity", 0, 5, b"0", b"")])
+    await world.followed.on_successions([Record("item-successions", 1, 7, b"0", b"")])
     assert state.not_ready() == "following: 1 records to go"
     await world.followed.on_successions([Record("item-successions", 1, 8, b"0", b"broken")])
     assert state.not_ready() is None
+
+
+async def test_an_answer_tells_the_index_apart_from_the_bundle(world: World, tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        await promoted(world, version)
+        await world.follow(version, "a", "news")
+    await world.held.snapshot(world.followed.applied)
+    answer = await world.ask("news")
+    assert (answer.version, answer.generation) == ("v2", "v2")
+    restored = HeldGenerations(world.held.generations, world.held.model_dir, tmp_path / "snapshots")
+    await restored.restore()
+    mixed = await world.ask("news", Pair(world.held.pair("v1").bundle, restored.pair("v2").index))
+    document = json.loads(mixed.to_json())
+    assert (document["bundle_version"], document["generation"]) == ("v1", "v2")
+
+
+async def test_a_bundle_that_comes_late_is_held_at_once(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await promoted(world, "v3")
+    for _ in range(3):
+        await world.held.poll()
+    assert [entry.message for entry in caplog.records if "no bundle here" in entry.message] == caplog.messages[:1]
+    make_bundle(tmp_path / "onnx", "v3", TOPICS, dimension=D)
+    await world.held.poll()
+    assert world.held.live.version == "v3"
 
 
 async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +297,7 @@ async def test_one_embedding_of_another_dimension_takes_none_of_its_neighbours_a
 async def test_activity_of_items_that_are_gone_is_forgotten(world: World) -> None:
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
-    world.followed.set_activities({(0, each): ItemActivity().apply(1000, 1) for each in ("a", "gone")})
+    world.followed.set_activities({(0, each): counted(ItemActivity(), (1000, 1)) for each in ("a", "gone")})
     await world.followed.forget_activity(2000)
     later = ItemIndex(D)
     world.followed.fill(later)
