@@ -17,10 +17,10 @@ from headwater.fold import Outcome
 from headwater.item_covisits import ItemCovisits
 from headwater.query_features import Query, encode_queries
 from headwater.simulator import HOUR_MS, World
-from headwater.successions import Succession, decode_successions, encode_successions
+from headwater.successions import Succession, decode_successions
 from headwater.user_record import UserRecord, decode_user_record
 from headwater.users import Placed, Users
-from tests.folding import succession
+from tests.folding import encoded, succession
 from training.corpus import Corpus
 from training.examples import Examples, Logged, build_examples
 
@@ -68,7 +68,7 @@ def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
     for number, logged in enumerate(log):
         engagement = logged.engagement
         if number % SLICE == 0:
-            covisits.engage(0, decode_successions(encode_successions(pending)))
+            covisits.engage(0, [each for value in encoded(pending) for each in decode_successions(value)])
             pending = []
         kept = stored.get(engagement.user_id)
         record = decode_user_record(kept) if kept else UserRecord()

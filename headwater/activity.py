@@ -33,20 +33,6 @@ class ItemActivity(NamedTuple):
     offset: int = -1
     first_ms: int = NO_ENGAGEMENT_MS
 
-    def apply(self, at_ms: int, offset: int) -> "ItemActivity":
-        """Return the activity after one engagement; an offset applied already changes nothing."""
-        if offset <= self.offset:
-            return self
-        # Window by window, since a loop takes four times as long and this is done for every engagement.
-        a, b, c, d, e = self.counts
-        p, q, r, s, t = _decays(-abs(at_ms - self.as_of_ms))
-        if at_ms >= self.as_of_ms:
-            counts = (a * p + 1.0, b * q + 1.0, c * r + 1.0, d * s + 1.0, e * t + 1.0)
-        else:
-            counts = (a + p, b + q, c + r, d + s, e + t)
-        as_of_ms = max(self.as_of_ms, at_ms)
-        return ItemActivity(counts, as_of_ms, self.total + 1, offset, min(self.first_ms, at_ms))
-
 
 def _decays(elapsed_ms: int) -> tuple[float, float, float, float, float]:
     """Return what is left of a count in each window; `elapsed_ms` is none or negative."""
@@ -79,13 +65,18 @@ def decode_activity(data: bytes) -> ItemActivity:
     return ItemActivity(tuple(counts), as_of_ms, total, offset, first_ms)
 
 
-def encode_activity_frame(activities: Iterable[tuple[str, ItemActivity]]) -> bytes:
-    """Return many items' activities as one Kafka record of `item-activity` (key: the partition)."""
+def encode_activity_frame(activities: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return many items' encoded activities as one Kafka record of `item-activity` (key: the partition)."""
     parts = []
     for item_id, activity in activities:
         name = item_id.encode()
-        parts += [struct.pack("<H", len(name)), name, encode_activity(activity)]
+        parts += [struct.pack("<H", len(name)), name, activity]
     return b"".join(parts)
+
+
+def newest_ms(data: bytes) -> int:
+    """Return `as_of_ms` of an encoded activity."""
+    return int(_RECORD.unpack_from(data)[1])
 
 
 def decode_activity_frame(data: bytes) -> list[tuple[str, ItemActivity]]:

@@ -1,15 +1,14 @@
 """Successions: an engagement and what the same user engaged with just before, the source of co-visitation."""
 
 import struct
-from collections.abc import Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
 from headwater.covisit_features import DEPTH
 
-KNOWN_NAMES = 20_000
-_ENTRY = struct.Struct("<qqB")
-_LENGTH = struct.Struct("<H")
+ENTRY = struct.Struct("<qqB")
+"""Offset, time, how many names of items before follow the item's own."""
+LENGTH = struct.Struct("<H")
+"""Of a name, before it."""
 
 
 class Succession(NamedTuple):
@@ -26,21 +25,6 @@ class Succession(NamedTuple):
     before: tuple[str, ...]
 
 
-def encode_successions(successions: Iterable[Succession]) -> bytes:
-    """Return many successions as one Kafka record of `item-successions` (key: the partition)."""
-    parts: list[bytes] = []
-    for each in successions:
-        parts.append(_ENTRY.pack(each.offset, each.at_ms, len(each.before)))
-        parts += map(_with_length, (each.item_id, *each.before))
-    return b"".join(parts)
-
-
-@lru_cache(KNOWN_NAMES)
-def _with_length(item_id: str) -> bytes:
-    name = item_id.encode()
-    return _LENGTH.pack(len(name)) + name
-
-
 def decode_successions(data: bytes) -> list[Succession]:
     """Return the successions in one `item-successions` record.
 
@@ -50,14 +34,14 @@ def decode_successions(data: bytes) -> list[Succession]:
     successions, at = [], 0
     try:
         while at < len(data):
-            offset, at_ms, count = _ENTRY.unpack_from(data, at)
-            at += _ENTRY.size
+            offset, at_ms, count = ENTRY.unpack_from(data, at)
+            at += ENTRY.size
             if count > DEPTH:
                 raise ValueError(f"a succession of {count} items")
             names = []
             for _ in range(count + 1):
-                (length,) = _LENGTH.unpack_from(data, at)
-                at += _LENGTH.size + length
+                (length,) = LENGTH.unpack_from(data, at)
+                at += LENGTH.size + length
                 if at > len(data):
                     raise ValueError("truncated successions")
                 names.append(data[at - length : at].decode())

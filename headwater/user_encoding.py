@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import from_dtype, njit, types
 
+from headwater.byte_writing import put_int
 from headwater.fold import USER
 from headwater.texts import EncodedTexts
 from headwater.user_record import (
@@ -60,14 +61,6 @@ def _room(users: npt.NDArray[np.void], rows: Ints, item_begins: Ints, topic_begi
             room += topic_begins[user.topics[place] + 1] - topic_begins[user.topics[place]] + TIME_BYTES + 2
             room += _WEIGHT_BYTES
     return room
-
-
-@njit(_INT(_BYTES, _INT, _INT, _INT), cache=True, nogil=True)
-def _put(out: Bytes, at: int, value: int, length: int) -> int:
-    """Write an integer, the lowest byte first, and return where the next byte goes."""
-    for place in range(length):
-        out[at + place] = value >> (8 * place) & 0xFF
-    return at + length
 
 
 @njit(cache=True, nogil=True)
@@ -151,26 +144,26 @@ def _encode(
         length, base = TIME_BYTES, 0
         if user.past + user.counted and latest_ms - earliest_ms < NEAR_MS:
             form |= NEAR_TIMES
-            at = _put(out, at, earliest_ms, TIME_BYTES)
+            at = put_int(out, at, earliest_ms, TIME_BYTES)
             length, base = _LATER_BYTES, earliest_ms
         for place in range(user.past):
-            at = _put(out, at, user.times_ms[place] - base, length)
+            at = put_int(out, at, user.times_ms[place] - base, length)
         for place in range(user.counted):
-            at = _put(out, at, user.as_of_ms[place] - base, length)
+            at = put_int(out, at, user.as_of_ms[place] - base, length)
         for place in range(user.counted):
             weight[0] = user.weights[place]
             for byte in range(_WEIGHT_BYTES):
                 out[at + byte] = weight_bytes[byte]
             at += _WEIGHT_BYTES
         for place in range(user.seen):
-            at = _put(out, at, user.events[place], EVENT_HASH_BYTES)
+            at = put_int(out, at, user.events[place], EVENT_HASH_BYTES)
         ends[n + 1] = at
-        head = _put(out, head, form, 1)
-        head = _put(out, head, user.partition, 4)
-        head = _put(out, head, user.position, 8)
-        head = _put(out, head, user.engagements, 4)
-        head = _put(out, head, user.past, 2)
-        head = _put(out, head, user.counted, 2)
-        head = _put(out, head, user.seen, 2)
-        head = _put(out, head, names - ids, 4)
-        _put(out, head, times - names, 4)
+        head = put_int(out, head, form, 1)
+        head = put_int(out, head, user.partition, 4)
+        head = put_int(out, head, user.position, 8)
+        head = put_int(out, head, user.engagements, 4)
+        head = put_int(out, head, user.past, 2)
+        head = put_int(out, head, user.counted, 2)
+        head = put_int(out, head, user.seen, 2)
+        head = put_int(out, head, names - ids, 4)
+        put_int(out, head, times - names, 4)

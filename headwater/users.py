@@ -34,6 +34,7 @@ class Folded(NamedTuple):
     Attributes:
         rows: (N,) their users' rows.
         items: (N,) numbers in `Users.items`.
+        times_ms, partitions, positions: (N,) when they occurred, and where they stand in the log.
         outcomes: (N,) of `headwater.fold.Outcome`.
         before: (N, DEPTH) what each user engaged with before that, newest first, as numbers in `Users.items`; 0 where
             there is no more.
@@ -42,6 +43,9 @@ class Folded(NamedTuple):
 
     rows: Ints
     items: Ints
+    times_ms: Ints
+    partitions: Ints
+    positions: Ints
     outcomes: Ints
     before: Ints
     earlier: Rows
@@ -95,24 +99,22 @@ class Users:
         """
         engagements = [each.engagement for each in log]
         carried = [self.topics.numbers(each.topics) for each in log]
+        events = _ints([int.from_bytes(event_hash(each.event_id), "little") for each in engagements])
         folded = Folded(
             _ints([self.row(each.user_id) for each in engagements]),
-            _ints(self.items.numbers(each.item_id for each in engagements)),
-            np.empty(len(log), np.int64),
-            np.zeros((len(log), DEPTH), np.int64),
-            np.empty(len(log), USER) if keep_earlier else np.empty(0, USER),
-        )
-        fold(
-            self.states,
-            folded.rows,
-            folded.items,
+            _ints(self.items.numbers([each.item_id for each in engagements])),
             _ints([each.occurred_at for each in engagements]),
-            _ints([int.from_bytes(event_hash(each.event_id), "little") for each in engagements]),
             _ints([each.partition for each in log]),
             _ints([each.position for each in log]),
-            _ints(list(chain.from_iterable(carried))),
-            _ints(list(accumulate(map(len, carried), initial=0))),
-            *folded[2:],
+            np.empty(len(log), np.int64),
+            np.zeros((len(log), DEPTH), np.int64),
+            np.empty(len(log) if keep_earlier else 0, USER),
+        )
+        rows, items, times_ms, partitions, positions, outcomes, before, earlier = folded
+        topics, begins = _ints(list(chain.from_iterable(carried))), _ints([*accumulate(map(len, carried), initial=0)])
+        fold(
+            *(self.states, rows, items, times_ms, events, partitions, positions, topics, begins),
+            *(outcomes, before, earlier),
         )
         return folded
 

@@ -13,7 +13,7 @@ from headwater.stores.protocol import StaleWrites
 from streams.publisher import PublishFailed
 from streams.record import Record
 
-MAX_BATCH = 512
+MAX_BATCH = 1024
 TURNS = 10
 """Of the event loop, in which Faust hands over what one fetch brought of several partitions."""
 FIRST_BACKOFF_S = 0.1

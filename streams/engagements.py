@@ -1,10 +1,11 @@
 """Engagements into user records and item activity, each exactly once in effect."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from headwater.activity import ItemActivity, encode_activity_frame
+import numpy as np
+
+from headwater.activity import encode_activity_frame
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement
@@ -13,15 +14,13 @@ from headwater.intake import read_engagement
 from headwater.names import ITEM_ACTIVITY, ITEM_SUCCESSIONS
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
-from headwater.successions import Succession, encode_successions
+from headwater.succession_encoding import encode_successions
 from headwater.users import Folded, Placed
 from streams.batches import persistently
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
 from streams.state_cache import StateCache
-
-Told = TypeVar("Told")
 
 FRAME_ENTRIES = 64
 """As many successions of items with the longest ids as Kafka takes in one record."""
@@ -69,12 +68,7 @@ class EngagementFold:
         self._count(folded, letters)
         # 6. Tell: activity and successions carry their offsets, so repeating them is harmless. What is stored must not be
         # folded again: a duplicate could not be told from an engagement that is repeated.
-        successions = self._successions(accepted, folded)
-        told = [
-            *_frames(ITEM_ACTIVITY, _activities(writes), encode_activity_frame),
-            *_frames(ITEM_SUCCESSIONS, successions, encode_successions),
-        ]
-        await persistently(self.publisher.publish, told)
+        await persistently(self.publisher.publish, [*_activities(writes), *self._successions(folded)])
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
         latest_ms = self.latest_ms()
@@ -110,25 +104,24 @@ class EngagementFold:
         await self.cache.read(writes.claims, {each.engagement.user_id for each in accepted}, set(keys))
         users, activities = self.cache.users, self.cache.activities
         folded = users.fold(accepted)
-        for key, each, outcome in zip(keys, accepted, folded.outcomes.tolist(), strict=True):
-            if outcome == Outcome.APPLIED:
-                activities[key] = activities[key].apply(each.engagement.occurred_at, each.position)
-        rows = {each.engagement.user_id: row for each, row in zip(accepted, folded.rows.tolist(), strict=True)}
-        writes.users.update(zip(rows, users.encoded(list(rows.values())), strict=True))
-        writes.former = {user_id: self.cache.heads[user_id] for user_id in rows}
-        writes.activities.update((key, activities[key]) for key in keys if activities[key].total)
+        user_rows = {each.engagement.user_id: row for each, row in zip(accepted, folded.rows.tolist(), strict=True)}
+        writes.users.update(zip(user_rows, users.encoded(list(user_rows.values())), strict=True))
+        writes.former = {user_id: self.cache.heads[user_id] for user_id in user_rows}
+        rows = [activities.rows[key] for key in keys]
+        activities.count(np.array(rows, np.int64), folded.times_ms, folded.positions, folded.outcomes)
+        counted = dict(zip(keys, rows, strict=True))
+        encoded = zip(counted, activities.encoded(list(counted.values())), strict=True)
+        writes.activities.update((key, activity) for key, activity in encoded if activity)
         return writes, folded
 
-    def _successions(self, accepted: list[Placed], folded: Folded) -> dict[int, list[Succession]]:
-        told: dict[int, list[Succession]] = {}
-        names = self.cache.users.items.texts
-        for each, outcome, before in zip(accepted, folded.outcomes.tolist(), folded.before.tolist(), strict=True):
-            if outcome != Outcome.DUPLICATE:
-                past = tuple([names[number] for number in before if number])
-                engagement = each.engagement
-                succession = Succession(each.position, engagement.occurred_at, engagement.item_id, past)
-                told.setdefault(each.partition, []).append(succession)
-        return told
+    def _successions(self, folded: Folded) -> Iterator[Outgoing]:
+        told = folded.outcomes != Outcome.DUPLICATE
+        names = self.cache.users.items.encoded()
+        for partition in np.unique(folded.partitions).tolist():
+            rows = np.flatnonzero(told & (folded.partitions == partition))
+            positions, times_ms, items = folded.positions[rows], folded.times_ms[rows], folded.items[rows]
+            for value in encode_successions(positions, times_ms, items, folded.before[rows], names, FRAME_ENTRIES):
+                yield Outgoing(ITEM_SUCCESSIONS, str(partition).encode(), value)
 
     def _count(self, folded: Folded, letters: list[DeadLetter]) -> None:
         outcomes = folded.outcomes.tolist()
@@ -139,18 +132,11 @@ class EngagementFold:
         self.report.reject(letters)
 
 
-def _activities(writes: FeatureWrites) -> dict[int, list[tuple[str, ItemActivity]]]:
-    by_partition: dict[int, list[tuple[str, ItemActivity]]] = {}
+def _activities(writes: FeatureWrites) -> Iterator[Outgoing]:
+    by_partition: dict[int, list[tuple[str, bytes]]] = {}
     for (partition, item_id), activity in writes.activities.items():
         by_partition.setdefault(partition, []).append((item_id, activity))
-    return by_partition
-
-
-def _frames(
-    topic: str, by_partition: Mapping[int, Sequence[Told]], encode: Callable[[Sequence[Told]], bytes]
-) -> list[Outgoing]:
-    return [
-        Outgoing(topic, str(partition).encode(), encode(told[start : start + FRAME_ENTRIES]))
-        for partition, told in by_partition.items()
-        for start in range(0, len(told), FRAME_ENTRIES)
-    ]
+    for partition, told in by_partition.items():
+        for start in range(0, len(told), FRAME_ENTRIES):
+            value = encode_activity_frame(told[start : start + FRAME_ENTRIES])
+            yield Outgoing(ITEM_ACTIVITY, str(partition).encode(), value)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 
+from headwater.activities import Activities
 from headwater.activity import ItemActivity
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
@@ -27,7 +28,7 @@ class StateCache:
     Attributes:
         users: Rows of the users that were read or folded.
         heads: user_id to `HEAD` of the record that is stored, empty where there is none.
-        activities: (partition, item_id) to activity.
+        activities: Rows of the item activities that were read or counted.
     """
 
     def __init__(self, store: FeatureStore) -> None:
@@ -39,7 +40,7 @@ class StateCache:
         """Start from scratch."""
         self.users.clear()
         self.heads: dict[str, bytes] = {}
-        self.activities: dict[tuple[int, str], ItemActivity] = {}
+        self.activities = Activities()
         self._claims: dict[SourcePartition, bytes] = {}
         self._begun_s = time.monotonic()
 
@@ -67,9 +68,9 @@ class StateCache:
             self.heads[user_id] = (record or b"")[HEAD]
             if record is not None:
                 self._put(user_id, record)
-        keys = [key for key in activities if key not in self.activities]
+        keys = [key for key in activities if key not in self.activities.rows]
         for key, activity in zip(keys, await self._store.activities(keys), strict=True):
-            self.activities[key] = activity or ItemActivity()
+            self.activities.put(key, activity or ItemActivity())
 
     def _put(self, user_id: str, record: bytes) -> None:
         try:

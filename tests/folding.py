@@ -1,8 +1,16 @@
 """One engagement after another through the fold."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from headwater.activities import Activities
+from headwater.activity import ItemActivity, decode_activity
 from headwater.events import Engagement
 from headwater.fold import Outcome
+from headwater.succession_encoding import encode_successions
 from headwater.successions import Succession
+from headwater.texts import Texts
 from headwater.user_record import UserRecord
 from headwater.users import Folded, Placed, Users
 
@@ -17,6 +25,29 @@ def applied(
     users.put(engagement.user_id, record)
     folded = users.fold([Placed(engagement, topics, partition, offset)])
     return users.record(engagement.user_id), Outcome(folded.outcomes[0])
+
+
+def counted(activity: ItemActivity, *engagements: tuple[int, int]) -> ItemActivity:
+    """Return an item's activity after engagements, each its epoch ms and its offset."""
+    activities, size = Activities(), len(engagements)
+    activities.put((0, "i"), activity)
+    times_ms, offsets = np.array(engagements, np.int64).reshape(-1, 2).T.copy()
+    activities.count(np.zeros(size, np.int64), times_ms, offsets, np.full(size, Outcome.APPLIED, np.int64))
+    (encoded,) = activities.encoded([0])
+    return decode_activity(encoded) if encoded else ItemActivity()
+
+
+def encoded(successions: Sequence[Succession], at_most: int = 1_000) -> list[bytes]:
+    """Return successions as a worker tells them."""
+    names, most = Texts(), max((len(each.before) for each in successions), default=0)
+    before = [[*names.numbers(each.before), *[0] * (most - len(each.before))] for each in successions]
+    offsets, times_ms, items = (
+        np.array([(each.offset, each.at_ms, names.number(each.item_id)) for each in successions], np.int64)
+        .reshape(-1, 3)
+        .T.copy()
+    )
+    pasts = np.array(before, np.int64).reshape(len(successions), most)
+    return encode_successions(offsets, times_ms, items, pasts, names.encoded(), at_most)
 
 
 def succession(users: Users, folded: Folded, placed: Placed) -> Succession:

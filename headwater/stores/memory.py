@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from itertools import islice
 from typing import TypeVar
 
-from headwater.activity import ItemActivity
+from headwater.activity import ItemActivity, decode_activity
 from headwater.delivered import Delivered
 from headwater.events import now_ms
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
@@ -21,7 +21,7 @@ class MemoryFeatureStore:
         self._delivered: dict[str, Delivered] = {}
         self._items: dict[str, StoredItem] = {}
         self._stored_ms: dict[str, int] = {}
-        self._activities: dict[tuple[int, str], ItemActivity] = {}
+        self._activities: dict[tuple[int, str], bytes] = {}
         self._claims: dict[SourcePartition, bytes] = {}
 
     async def users(self, user_ids: Sequence[str]) -> list[UserRecord | None]:
@@ -43,7 +43,8 @@ class MemoryFeatureStore:
         return [self._items.get(item_id) for item_id in item_ids]
 
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
-        return [self._activities.get(key) for key in keys]
+        known = [self._activities.get(key) for key in keys]
+        return [None if activity is None else decode_activity(activity) for activity in known]
 
     async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
         writes = claimed(sources)
@@ -78,7 +79,7 @@ class MemoryFeatureStore:
 
     async def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
         for batch in _batches(list(self._activities.items()), batch_size):
-            yield dict(batch)
+            yield {key: decode_activity(activity) for key, activity in batch}
 
     async def close(self) -> None:
         return None

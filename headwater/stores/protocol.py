@@ -35,14 +35,14 @@ class FeatureWrites:
     Attributes:
         users: user_id to record, encoded.
         former: user_id to the `HEAD` of the record that the new one follows, empty where there was none.
-        activities: (partition, item_id) to activity.
+        activities: (partition, item_id) to activity, encoded.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
         claims: Where the records come from, to the sign under which a worker has claimed it, see `FeatureStore.begin`.
     """
 
     users: dict[str, bytes] = field(default_factory=dict)
-    activities: dict[tuple[int, str], ItemActivity] = field(default_factory=dict)
+    activities: dict[tuple[int, str], bytes] = field(default_factory=dict)
     items: dict[str, StoredItem | None] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
     claims: Mapping[SourcePartition, bytes] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.connection import HiredisRespSerializer
 
-from headwater.activity import ItemActivity, decode_activity, encode_activity
+from headwater.activity import ItemActivity, decode_activity, newest_ms
 from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item, now_ms
 from headwater.names import Names
@@ -164,15 +164,15 @@ class RedisFeatureStore:
         for user_id, delivered in writes.delivered.items():
             yield self._names.delivered(user_id), (encode_delivered(delivered), self._user_ttl_ms)
         for (partition, item_id), activity in writes.activities.items():
-            yield self._names.activity(partition, item_id), (encode_activity(activity), self._item_ttl_ms)
+            yield self._names.activity(partition, item_id), (activity, self._item_ttl_ms)
         for item_id, stored in writes.items.items():
             if stored is not None:
                 yield self._names.item(item_id), (_encode_item(stored), self._item_ttl_ms)
 
-    def _note_active(self, activities: Mapping[tuple[int, str], ItemActivity]) -> Iterator[Command]:
+    def _note_active(self, activities: Mapping[tuple[int, str], bytes]) -> Iterator[Command]:
         newest: dict[int, dict[str, int]] = {}
         for (partition, item_id), activity in activities.items():
-            newest.setdefault(partition, {})[item_id] = activity.as_of_ms
+            newest.setdefault(partition, {})[item_id] = newest_ms(activity)
         for partition, scores in newest.items():
             key = self._names.active_items(partition)
             yield "SADD", self._names.activity_partitions(), partition

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from redis import Redis as SyncRedis
 from redis.asyncio import Connection, Redis
 
-from headwater.activity import ItemActivity
+from headwater.activity import ItemActivity, encode_activity
 from headwater.delivered import Delivered
 from headwater.events import Item
 from headwater.names import Names
@@ -27,6 +27,7 @@ USER = UserRecord(UserState(("i",), (1_700_000_000_000,), engagements=1), 2, 3, 
 ENCODED = encode_user_record(USER)
 ITEM = StoredItem(Item(item_id="i", topics=("t", "ü"), published_at=1_700_000_000_000, attributes={"a": 1.5}), 1, 9)
 ACTIVITY = ItemActivity((1.0, 2.0, 3.0, 4.0, 5.0), 1_700_000_000_000, 5, 8)
+COUNTED = encode_activity(ACTIVITY)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -121,7 +122,7 @@ async def test_nothing_is_known_at_first(store: FeatureStore) -> None:
 
 async def test_what_is_committed_is_read_back(store: FeatureStore) -> None:
     delivered = Delivered(("x", "y"), 0, 4)
-    await store.commit(FeatureWrites({"a": ENCODED}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": delivered}))
+    await store.commit(FeatureWrites({"a": ENCODED}, {(2, "i"): COUNTED}, {"i": ITEM}, {"a": delivered}))
     assert await store.users(["b", "a"]) == [None, USER]
     assert await store.delivered(["a"]) == [delivered]
     assert await store.users_and_delivered(["a", "b"]) == ([USER, None], [delivered, None])
@@ -199,7 +200,7 @@ async def test_everything_in_redis_expires(redis_server: RedisService) -> None:
     await redis.flushall()
     store = RedisFeatureStore(redis, Names("ttl"), user_ttl_s=1000, item_ttl_s=1000)
     await store.begin({("engagements", 0)})
-    await store.commit(FeatureWrites({"a": ENCODED}, {(2, "i"): ACTIVITY}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
+    await store.commit(FeatureWrites({"a": ENCODED}, {(2, "i"): COUNTED}, {"i": ITEM}, {"a": Delivered(("x",), 0, 1)}))
     lasting = {b"ttl:catalogue", b"ttl:activity-partitions", b"ttl:claim:engagements:0"}
     for key in await redis.keys("*"):
         assert key in lasting or await redis.ttl(key) > 0, key
@@ -225,7 +226,7 @@ async def test_a_user_that_was_stored_meanwhile_is_not_overwritten(store: Featur
     await store.commit(FeatureWrites({"a": ENCODED}))
     other = ENCODED.replace(b"123456", b"654321")
     assert await store.encoded_users(["a", "b"]) == [ENCODED, None]
-    writes = FeatureWrites({"b": other, "a": other}, {(2, "i"): ACTIVITY}, former={"a": former})
+    writes = FeatureWrites({"b": other, "a": other}, {(2, "i"): COUNTED}, former={"a": former})
     with pytest.raises(StaleWrites):
         await store.commit(writes)
     assert await store.users(["a", "b"]) == [USER, None]

@@ -22,6 +22,7 @@ from headwater.stores import RedisFeatureStore
 from headwater.successions import decode_successions
 from headwater.topics import ensure_topics
 from headwater.users import Placed, Users
+from tests.folding import counted
 from tests.services import poll
 from tests.system import Process, headwater, records_of, stats_file
 from tests.unit.test_intake import BAD_ENGAGEMENTS, BAD_ITEMS
@@ -89,7 +90,7 @@ def offline(settings: Settings) -> tuple[Users, dict[tuple[int, str], ItemActivi
         outcomes[outcome] += 1
         if outcome is Outcome.APPLIED:
             key = (logged.partition, event.item_id)
-            activities[key] = activities.get(key, ItemActivity()).apply(event.occurred_at, logged.offset)
+            activities[key] = counted(activities.get(key, ItemActivity()), (event.occurred_at, logged.offset))
     return users, activities, outcomes
 
 

@@ -13,18 +13,17 @@ from headwater.activity import (
     decode_activity_frame,
     encode_activity,
     encode_activity_frame,
+    newest_ms,
     summed,
 )
 from headwater.events import MAX_EPOCH_MS
+from tests.folding import counted
 
 START_MS = 1_700_000_000_000
 
 
 def applied(times: list[int]) -> ItemActivity:
-    activity = ItemActivity()
-    for offset, at_ms in enumerate(times):
-        activity = activity.apply(START_MS + at_ms, offset)
-    return activity
+    return counted(ItemActivity(), *((START_MS + at_ms, offset) for offset, at_ms in enumerate(times)))
 
 
 def test_counts_halve() -> None:
@@ -34,7 +33,7 @@ def test_counts_halve() -> None:
 
 def test_an_applied_offset_changes_nothing() -> None:
     activity = applied([0, 1000])
-    assert activity.apply(START_MS + 5000, 1) is activity
+    assert counted(activity, (START_MS + 5000, 1)) == activity
 
 
 @given(st.permutations(range(0, 5_000_000, 500_000)))
@@ -56,10 +55,14 @@ def test_binary_forms_are_lossless() -> None:
     activity = applied([0, 5, 7])
     assert decode_activity(encode_activity(activity)) == activity
     frame = [("a", activity), ("ü/|", applied([1]))]
-    assert decode_activity_frame(encode_activity_frame(frame)) == frame
+    encoded = [(item_id, encode_activity(each)) for item_id, each in frame]
+    assert decode_activity_frame(encode_activity_frame(encoded)) == frame
+    assert newest_ms(encoded[0][1]) == activity.as_of_ms
 
 
-@pytest.mark.parametrize("data", [b"x", b"\x01\x00a", encode_activity_frame([("a", ItemActivity())])[:-1]])
+@pytest.mark.parametrize(
+    "data", [b"x", b"\x01\x00a", encode_activity_frame([("a", encode_activity(ItemActivity()))])[:-1]]
+)
 def test_a_torn_frame_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_activity_frame(data)

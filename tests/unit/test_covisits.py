@@ -14,9 +14,9 @@ from headwater.covisits import Covisits
 from headwater.events import Engagement
 from headwater.index.block import Block
 from headwater.item_covisits import ItemCovisits
-from headwater.successions import Succession, decode_successions, encode_successions
+from headwater.successions import Succession, decode_successions
 from headwater.users import Placed, Users
-from tests.folding import succession
+from tests.folding import encoded, succession
 
 T0 = 1_700_000_000_000
 events = st.lists(
@@ -152,17 +152,18 @@ def test_a_succession_names_what_came_just_before() -> None:
 )
 def test_frames_say_what_they_were_given(entries: list[tuple[int, str, list[str]]]) -> None:
     told = [Succession(number, at_ms, item, tuple(before)) for number, (at_ms, item, before) in enumerate(entries)]
-    data = encode_successions(told)
-    assert decode_successions(data) == told
-    if data:
+    records = encoded(told, at_most=2)
+    assert [each for record in records for each in decode_successions(record)] == told
+    assert len(records) == (len(told) + 1) // 2
+    for record in records:
         with pytest.raises(ValueError, match="truncated"):
-            decode_successions(data[:-1])
+            decode_successions(record[:-1])
 
 
 def test_more_predecessors_than_count_are_of_another_format() -> None:
     told = Succession(0, T0, "i", tuple(f"i{number}" for number in range(DEPTH + 1)))
     with pytest.raises(ValueError, match="a succession of 11 items"):
-        decode_successions(encode_successions([told]))
+        decode_successions(*encoded([told]))
 
 
 def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
