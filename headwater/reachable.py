@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from redis import Redis, RedisError
 
 from headwater.errors import ServiceUnavailable
-from headwater.settings import Settings
+from headwater.settings import Settings, without_secrets
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def redis_reachable(settings: Settings) -> Iterator[Callable[[], None]]:
         if isinstance(error, ValueError) and not isinstance(error, RedisError) and "Redis URL" not in str(error):
             raise
         raise ServiceUnavailable(
-            f"Redis at {url.rsplit('@', 1)[-1]} cannot be used: {error}; check HEADWATER_REDIS_URL and that it runs"
+            f"Redis at {without_secrets(url)} cannot be used: {error}; check HEADWATER_REDIS_URL and that it runs"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """Settings, read from `HEADWATER_*` environment variables at entry points only."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,6 +65,11 @@ class Settings(BaseSettings):
     serving_max_concurrency: Annotated[int, Field(gt=0)] = 256
     snapshot_every_s: Annotated[float, Field(gt=0)] = 300.0
     log_level: Literal["crit", "error", "warn", "info", "debug"] = "info"
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _bootstrap_servers(cls, value: str) -> str:
+        return ",".join(filter(None, map(str.strip, value.split(","))))
 
     @field_validator("kafka_api_version", mode="before")
     @classmethod
@@ -137,6 +143,15 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def without_secrets(url: str) -> str:
+    """Return an address as far as it can be shown: scheme, host, port and path."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    address = re.split("[?#]", rest)[0]
+    if "@" in rest and "@" not in address:  # this may be the beginning of a password that holds the ? or #
+        address = "…"
+    return scheme + separator + address.rpartition("@")[-1]
+
+
 def read_settings() -> Settings:
     """Return the settings of this process.
 
@@ -151,5 +166,5 @@ def read_settings() -> Settings:
         given, message = first["input"], first["msg"].removeprefix("Value error, ")
         if variable.endswith("_PASSWORD"):
             raise UsageError(f"{variable}: {message}") from None
-        shown = given.rsplit("@", 1)[-1] if variable.endswith("_URL") else given  # no password
+        shown = without_secrets(given) if variable.endswith("_URL") else given
         raise UsageError(f"{variable}={shown!r}: {message}") from None

@@ -4,9 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import SecretStr
+from redis import RedisError
 
-from headwater.errors import UsageError
-from headwater.settings import read_settings
+from headwater.errors import ServiceUnavailable, UsageError
+from headwater.reachable import redis_reachable
+from headwater.settings import Settings, read_settings
 
 WRONG = {
     "a port with letters": ("SERVING_URL", "http://h:80a0"),
@@ -26,7 +29,7 @@ def test_a_wrong_address_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(f"HEADWATER_{variable}", value)
     with pytest.raises(UsageError, match=rf"HEADWATER_{variable}='.*': must be like ") as caught:
         read_settings()
-    assert value in str(caught.value)
+    assert repr(value.partition("?")[0]) in str(caught.value)
 
 
 def test_a_namespace_is_another_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,11 +38,38 @@ def test_a_namespace_is_another_than_none(monkeypatch: pytest.MonkeyPatch) -> No
         read_settings()
 
 
-def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADWATER_REDIS_URL", "redis://user:geheim@h:abc/0")
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:geheim@h:abc/0", "redis://h:abc/0"),
+        ("redis://h:abc/0?password=geheim", "redis://h:abc/0"),
+        ("redis://h:abc/0?password=g@geheim", "redis://…"),
+        ("redis://user:geheim?g@h:6379/0", "redis://…"),
+        ("redis://user:g/geheim@h:abc/0", "redis://h:abc/0"),
+        ("redis://user:geheim://geheim@h:abc/0", "redis://h:abc/0"),
+        ("user:geheim@h:6379", "h:6379"),
+    ],
+)
+def test_a_password_is_not_told(url: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_REDIS_URL", url)
     with pytest.raises(UsageError) as caught:
         read_settings()
     assert "geheim" not in str(caught.value)
+    assert f"={shown!r}: " in str(caught.value)
+
+
+def test_a_redis_that_is_away_is_told_without_its_password() -> None:
+    settings = Settings(redis_url=SecretStr("redis://h:6379/0?password=geheim"))
+    with pytest.raises(ServiceUnavailable) as caught, redis_reachable(settings):
+        raise RedisError("away")
+    assert str(caught.value).startswith("Redis at redis://h:6379/0 cannot be used")
+
+
+def test_kafka_servers_may_have_spaces_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_KAFKA_BOOTSTRAP_SERVERS", " a:9092, b:9092 ,")
+    settings = read_settings()
+    assert settings.kafka_bootstrap_servers == "a:9092,b:9092"
+    assert settings.kafka_options()["bootstrap_servers"] == ["a:9092", "b:9092"]
 
 
 SASL = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "u", "SASL_PASSWORD": "geheim"}
