@@ -16,7 +16,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        queries = Counter(names.METRIC_QUERIES, "Users answered", ["outcome"], registry=self.registry)
+        queries = Counter(
+            names.METRIC_QUERIES, "Users asked for, answered or failed", ["outcome"], registry=self.registry
+        )
         self.answered, self.failed = queries.labels("answered"), queries.labels("failed")
         self.query_seconds = Histogram(
             names.METRIC_QUERY_SECONDS, "Time of one HTTP query", buckets=LATENCY_BUCKETS_S, registry=self.registry

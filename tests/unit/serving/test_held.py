@@ -315,6 +315,7 @@ async def test_metrics_speak_of_what_is_held(world: World) -> None:
     exported = generate_latest(world.followed.metrics.registry).decode()
     assert 'version="v2"' in exported
     assert 'version="v1"' not in exported
+    assert "# HELP headwater_queries_total Users asked for, answered or failed" in exported
 
 
 @pytest.mark.parametrize(
