@@ -14,7 +14,7 @@ HEARTBEAT_S = 3.0
 PUBLISH_TIMEOUT_S = 8.0
 """Less than a session: what comes later may come after what another worker has published meanwhile."""
 COMMIT_INTERVAL_S = 0.5
-MAX_FETCHED = 512
+MAX_FETCHED = 1024
 MAX_WAITING = 64
 
 
