@@ -8,6 +8,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from pydantic import ValidationError
 
 from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, ServiceUnavailable, UnknownTopic
 from headwater.events import UserCandidates
@@ -15,6 +16,7 @@ from headwater.events import UserCandidates
 TIMEOUT_S = 60.0
 USERS_A_REQUEST = 10_000
 OVERLOAD_TRIES = 30
+RETRY_S = 1.0
 ANSWER_BEGINS = b'{"user_id":'
 
 
@@ -51,7 +53,7 @@ class HeadwaterClient:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         _raise_for(response, topic)
-        return UserCandidates.model_validate_json(response.content)
+        return _answer(response.content)
 
     def notify(self, user_ids: Iterable[str], topic: str, k: int = 50, **filters: Any) -> Iterator[UserCandidates]:
         """Yield each user's candidates in order, in memory independent of their number.
@@ -61,7 +63,7 @@ class HeadwaterClient:
         Raises:
             HeadwaterError: as for `candidates`; what was yielded stands.
         """
-        return map(UserCandidates.model_validate_json, self.notify_lines(user_ids, topic, k, **filters))
+        return map(_answer, self.notify_lines(user_ids, topic, k, **filters))
 
     def notify_lines(self, user_ids: Iterable[str], topic: str, k: int = 50, **filters: Any) -> Iterator[bytes]:
         """Yield what `notify` yields as the server's lines of JSON, each a `UserCandidates`, without a newline.
@@ -85,7 +87,7 @@ class HeadwaterClient:
                         return
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from None
-            time.sleep(float(response.headers.get("Retry-After", 1)))
+            time.sleep(_retry_after_s(response))
 
     def _unreachable(self, error: Exception) -> ServiceUnavailable:
         return ServiceUnavailable(f"no server at {self._http.base_url}: {error}; check HEADWATER_SERVING_URL")
@@ -108,6 +110,19 @@ def _given(filters: dict[str, Any]) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, Set) else value for name, value in filters.items() if value is not None
     }
+
+
+def _answer(content: bytes) -> UserCandidates:
+    try:
+        return UserCandidates.model_validate_json(content)
+    except ValidationError:
+        raise HeadwaterError(f"HTTP 200, but no answer: {content[:200].decode(errors='replace')}") from None
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Return for how long an overloaded server wants to be left alone; `RETRY_S` where it names a date, or nothing."""
+    given = response.headers.get("Retry-After", "")
+    return min(float(given), TIMEOUT_S) if given.isdecimal() else RETRY_S
 
 
 def _answers(chunks: Iterable[bytes], expected: int) -> Iterator[bytes]:
@@ -133,7 +148,7 @@ def _raise_for(response: httpx.Response, topic: str) -> None:
     try:
         document = response.json()
         code, message = document["error"], document["message"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise HeadwaterError(f"HTTP {response.status_code}: {response.text[:200]}") from None
     if code == "unknown-topic":
         raise UnknownTopic(topic, document.get("near", []))

@@ -70,6 +70,32 @@ def test_a_fault_is_named_for_what_it_is(status: int, code: str, kind: type[Head
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize("status", [200, 404, 500, 502, 503])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[1]", b'"bad gateway"', b"3", b'{"error": "why"}', b'{"user_id": 1}\n']
+)
+def test_what_something_else_answers_is_told(status: int, body: bytes) -> None:
+    for ask in (lambda found: found.candidates("u", "t"), lambda found: list(found.notify(["u"], "t"))):
+        with pytest.raises(HeadwaterError, match=r"HTTP|broke off|answered 0 of 1") as caught:
+            ask(served(httpx.Response(status, content=body)))
+        assert type(caught.value) in (HeadwaterError, ServiceUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("given", "waited_s"),
+    [("7", 7.0), ("99999", client.TIMEOUT_S), ("Wed, 21 Oct 2026 07:28:00 GMT", 1.0), ("-1", 1.0), ("inf", 1.0)],
+)
+def test_an_overloaded_server_is_left_alone_for_as_long_as_it_asks(
+    given: str, waited_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("headwater.client.time.sleep", waited.append)
+    overloaded = busy()
+    overloaded.headers["Retry-After"] = given
+    assert len(list(served(overloaded, answers("a")).notify(["a"], "t"))) == 1
+    assert waited == [waited_s]
+
+
 def test_filters_may_be_sets_and_none() -> None:
     asked = list[httpx.Request]()
 
