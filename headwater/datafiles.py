@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headwater.durable import digest
 from headwater.errors import DataFileError
-from headwater.events import MAX_EPOCH_MS, MIN_EPOCH_MS, Action, Engagement, Item
+from headwater.events import MAX_EPOCH_MS, MAX_IDENTIFIER, MIN_EPOCH_MS, Action, Engagement, Identifier, Item
 
 Table = dict[str, list[Any]]
 ENGAGEMENT_COLUMNS = ("user_id", "item_id", "occurred_at_ms")
@@ -23,6 +23,8 @@ MOVIELENS = {"userid": "user_id", "movieid": "item_id", "timestamp": "occurred_a
 NO_GENRES = "(no genres listed)"
 MOVIELENS_BEGAN_MS = 788_918_400_000
 ACTION: TypeAdapter[str] = TypeAdapter(Action)
+IDS: TypeAdapter[list[str]] = TypeAdapter(list[Identifier])
+IDS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _read_parquet(path: Path) -> Table:
         raise DataFileError(f"{path}: Parquet needs pyarrow: pip install 'headwater[training]'") from None
     try:
         columns: Table = pyarrow.parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataFileError(f"{path}: not a Parquet file: {error}") from None
     return columns
 
@@ -204,7 +206,7 @@ def _read_jsonl(path: Path) -> Table:
             for number, line in enumerate(lines, start=1):
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise DataFileError(f"{path} line {number}: not JSON: {error}") from None
                 if not isinstance(row, dict):
                     raise DataFileError(f"{path} line {number}: must be a JSON object")
@@ -216,12 +218,18 @@ def _read_jsonl(path: Path) -> Table:
 
 
 def _ids(path: Path, table: Table, name: str) -> npt.NDArray[np.object_]:
-    ids = np.empty(len(table[name]), dtype=object)
-    for row, value in enumerate(table[name]):
-        text = "" if value is None or isinstance(value, float | list | dict) else str(value)
-        if not 0 < len(text) <= 256 or not text.isprintable():
-            raise DataFileError(f"{path} row {row + 1}, {name}: must be 1 to 256 printable characters, not {value!r}")
-        ids[row] = text
+    values = table[name]
+    ids = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        ids[row] = "" if value is None or isinstance(value, float | list | dict) else str(value)
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        try:
+            IDS.validate_python(ids[start : start + IDS_AT_ONCE].tolist())
+        except ValidationError as error:
+            row = start + int(error.errors(include_url=False)[0]["loc"][0])
+            raise DataFileError(
+                f"{path} row {row + 1}, {name}: must be 1 to {MAX_IDENTIFIER} printable characters, not {values[row]!r}"
+            ) from None
     return ids
 
 

@@ -36,6 +36,8 @@ def alone(path: Path) -> Iterator[None]:
     Raises:
         DataFileError: another one writes it, or it cannot be written.
     """
+    if path.is_dir():
+        raise DataFileError(f"{path} is a directory")
     lock = path.with_name(f".{path.name}.lock")
     try:
         file = lock.open("w")

@@ -5,7 +5,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from headwater.errors import DataFileError
+from headwater.errors import DataFileError, InvalidEvent
+from headwater.events import MAX_IDENTIFIER
+from headwater.wire import identifier
 
 COLUMN = "user_id"
 
@@ -25,10 +27,12 @@ def read_users(path: Path) -> Iterator[str]:
         raise DataFileError(f"{path}: no such file")
     for row, user_id in enumerate(readers.get(path.suffix.lower(), _text)(path), start=1):
         text = str(user_id).strip() if isinstance(user_id, str | int) and not isinstance(user_id, bool) else ""
-        if not text or len(text) > 256 or not text.isprintable():
-            problem = f"{COLUMN} must be 1 to 256 printable characters, not {str(user_id)[:50]!r}"
-            raise DataFileError(f"{path} row {row}: {problem}")
-        yield text
+        try:
+            wanted = identifier(COLUMN, text)
+        except InvalidEvent:
+            problem = f"{COLUMN} must be 1 to {MAX_IDENTIFIER} printable characters, not {str(user_id)[:50]!r}"
+            raise DataFileError(f"{path} row {row}: {problem}") from None
+        yield wanted
 
 
 def count_users(path: Path) -> int:
@@ -61,7 +65,7 @@ def _jsonl(path: Path) -> Iterator[object]:
     for number, line in enumerate(_text(path), start=1):
         try:
             value = json.loads(str(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataFileError(f"{path} line {number}: not JSON: {error}") from None
         yield value.get(COLUMN) if isinstance(value, dict) else value
 
@@ -76,5 +80,5 @@ def _parquet(path: Path) -> Iterator[object]:
                 raise DataFileError(f"{path}: no column {COLUMN}, only {', '.join(file.schema_arrow.names)}")
             for batch in file.iter_batches(columns=[COLUMN]):
                 yield from batch.column(0).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataFileError(f"{path}: not a Parquet file: {error}") from None

@@ -78,6 +78,17 @@ def test_a_byte_order_mark_is_no_part_of_a_name(name: str, content: str, tmp_pat
     assert [event.user_id for event in read_engagements(tmp_path / name).events()] == ["1"]
 
 
+def test_ids_are_those_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwater.datafiles.IDS_AT_ONCE", 2)
+    ids = ["\U0001fae8", "a b", "\u0300", "x" * 256, "7"]
+    rows = [{"user_id": each, "item_id": each, "occurred_at_ms": 1_700_000_000_000} for each in ids]
+    table = read_engagements(written(tmp_path, "e.jsonl", rows))
+    assert table.user_ids.tolist() == [event.user_id for event in table.events()] == ids
+    rows[4]["item_id"] = "\u2028"
+    with pytest.raises(DataFileError, match="row 5, item_id"):
+        read_engagements(written(tmp_path, "e.jsonl", rows))
+
+
 def test_attributes_that_are_no_numbers_are_texts(tmp_path: Path) -> None:
     item = {"item_id": "i", "topics": ["x"], "published_at_ms": 1_700_000_000_000}
     at = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
@@ -116,6 +127,12 @@ BROKEN = {
     ),
     "empty user": ("e.csv", "user_id,item_id,occurred_at_ms\n,2,1700000000000\n", "row 1, user_id"),
     "not JSON": ("e.jsonl", "{\n", "line 1: not JSON"),
+    "deeply nested": ("e.jsonl", "[" * 100_000, "line 1: not JSON"),
+    "unprintable item": (
+        "e.csv",
+        "user_id,item_id,occurred_at_ms\n" + "1,2,1700000000000\n" * 2 + "1,2\u200b,1700000000000\n",
+        "row 3, item_id: must be 1 to 256 printable characters, not '2\\\\u200b'",
+    ),
     "not an object": ("e.jsonl", "3\n", "must be a JSON object"),
     "not Parquet": ("e.parquet", "hello", "not a Parquet file"),
     "unknown kind": ("e.xml", "<a/>", "the extension must be one of"),

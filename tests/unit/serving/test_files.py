@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from headwater.errors import DataFileError
 from headwater.events import Candidate, UserCandidates
+from headwater.wire import identifier
 from serving.candidate_files import alone, begun, count_complete, forget, open_writer
 from serving.user_files import count_users, read_users
 
@@ -63,6 +66,9 @@ def test_one_job_at_a_time_writes_an_output(tmp_path: Path) -> None:
     with alone(path):
         pass
     assert list(tmp_path.iterdir()) == []
+    for directory in (tmp_path, Path(), Path("/")):
+        with pytest.raises(DataFileError, match="is a directory"), alone(directory):
+            pass
     with pytest.raises(DataFileError, match="cannot be written: No such file or directory"), alone(path / "none"):
         pass
 
@@ -93,6 +99,23 @@ def test_every_cut_of_a_csv_file_is_continued_to_the_same_file(tmp_path: Path) -
         assert path.read_bytes() == whole, length
 
 
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "u.parquet"
+    pq.write_table(pa.table({"user_id": [f"u{number}" for number in range(1000)]}), path)
+    content = bytearray(path.read_bytes())
+    content[10:200] = bytes(190)
+    path.write_bytes(content)
+    with pytest.raises(DataFileError, match="not a Parquet file"):
+        count_users(path)
+
+
+@pytest.mark.parametrize("user_id", ["\U0001fae8", "a b", "\u0300", "x" * 256])
+def test_users_are_named_as_events_name_them(user_id: str, tmp_path: Path) -> None:
+    path = tmp_path / "u.txt"
+    path.write_text(f"{user_id}\n", encoding="utf-8")
+    assert list(read_users(path)) == [identifier("user_id", user_id)]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize(
     ("name", "content"),
@@ -118,6 +141,8 @@ def test_users_are_read_from_every_kind(name: str, content: str, encoding: str, 
         ("u.jsonl", b"{broken\n", "line 1: not JSON"),
         ("u.txt", b"\xff\n", "not UTF-8"),
         ("u.txt", b"a\n" + b"x" * 300 + b"\n", "row 2"),
+        ("u.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("u.txt", "a\nb\u200bc\n".encode(), "row 2: user_id must be 1 to 256 printable characters"),
         ("u.parquet", b"not parquet", "not a Parquet file"),
     ],
 )
