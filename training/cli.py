@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import threading
@@ -30,6 +31,9 @@ from training.staging import alone
 
 PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
 """Options of `evaluate` that leave-last-out has no use for."""
+MAX_SEED = 2**63 - 1
+"""What torch takes."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +64,7 @@ class Bars:
 @click.option("--every", metavar="TIME", help="A refresh every so often, e.g. 10m.")
 @click.option("--no-promote", is_flag=True, help="Publish the bundle, leave the alias alone.")
 @click.option("--method", type=click.Choice(SERVABLE), default=CONDITIONAL, show_default=True, metavar="NAME")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print each run record as one line of JSON, no progress.")
 def train(once: bool, every: str | None, no_promote: bool, method: str, seed: int, as_json: bool) -> None:
     """Train on the log since the last refresh, publish a bundle, promote it if it is good enough."""
@@ -145,7 +149,7 @@ def _say(record: dict[str, Any] | None, as_json: bool) -> None:
     show_default=True,
     help="Train on no item of this share of the topics and ask for those items alone (leave-last-out).",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 def evaluate(
     engagements: Path,
     items: Path,
@@ -222,7 +226,9 @@ def _strengths(listed: str, methods: list[str]) -> list[float]:
     try:
         strengths = [float(each) for each in listed.split(",") if each]
     except ValueError:
-        raise UsageError(f"--strengths takes numbers with commas between them, not {listed!r}") from None
+        strengths = [math.nan]
+    if not all(map(math.isfinite, strengths)):
+        raise UsageError(f"--strengths takes numbers with commas between them, not {listed!r}")
     if strengths and CONDITIONAL not in methods:
         raise UsageError(f"--strengths needs the method {CONDITIONAL}")
     return strengths

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from headwater.datafiles import EngagementTable
 from headwater.errors import UsageError
-from headwater.events import Item
+from headwater.events import MAX_TOPICS_PER_ITEM, Item
 
 Floats = npt.NDArray[np.float64]
 USERS_AT_ONCE = 10_000
@@ -33,11 +33,14 @@ def with_coarse_topics(
     group = grouped(_shared_users(engagements, first, topics, until_ms), groups, np.random.default_rng(seed))
     coarse = {topic: f"coarse-{group[number]}" for topic, number in topics.items()}
     return [
-        item.model_copy(update={"topics": (item.topics[0], coarse[item.topics[0]], *item.topics[1:])})
-        if item.topics
-        else item
+        item.model_copy(update={"topics": _with_second(item.topics, coarse[item.topics[0]])}) if item.topics else item
         for item in items
     ]
+
+
+def _with_second(topics: tuple[str, ...], coarse: str) -> tuple[str, ...]:
+    """Return the topics with the coarse one after the first; where these are too many, the last one makes room."""
+    return (topics[0], coarse, *topics[1:])[:MAX_TOPICS_PER_ITEM]
 
 
 def _shared_users(engagements: EngagementTable, first: dict[str, str], topics: dict[str, int], until_ms: int) -> Floats:

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from headwater.datafiles import EngagementTable
 from headwater.errors import UsageError
-from headwater.events import Item
+from headwater.events import MAX_TOPICS_PER_ITEM, Item
 from training.batches import LearningSettings
-from training.cli import evaluate, train
+from training.cli import MAX_SEED, evaluate, train
 from training.corpus import Corpus
 from training.evaluation import leave_last_out
 from training.evaluation.baselines import BASELINES, installed_baselines
@@ -91,10 +91,21 @@ def test_a_method_can_be_evaluated_alone(files: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("command", [evaluate, train])
-def test_seeds_are_not_negative(command: Any, files: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(command, [*(files if command is evaluate else ("--once",)), "--seed", "-1"])
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+def test_seeds_are_not_negative_and_fit(command: Any, seed: str, files: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(command, [*(files if command is evaluate else ("--once",)), "--seed", seed])
     assert result.exit_code == 2
-    assert "-1 is not in the range" in result.output
+    assert f"{seed} is not in the range" in result.output
+
+
+def test_the_largest_seed_is_taken(files: tuple[str, ...]) -> None:
+    given = [*files, "--protocol", "leave-last-out", "--methods", HELD_OUT, "--seed", str(MAX_SEED)]
+    assert CliRunner().invoke(evaluate, given).exception is None
+
+
+@pytest.mark.parametrize("strengths", ["nan", "1,inf", "x"])
+def test_strengths_are_finite(strengths: str, files: tuple[str, ...]) -> None:
+    assert "--strengths takes numbers" in mistake(*files, "--strengths", strengths)
 
 
 def test_coarse_topics_stand_second() -> None:
@@ -104,6 +115,14 @@ def test_coarse_topics_stand_second() -> None:
     assert first.topics == ("x", "coarse-0", "y", "z")
     assert second.topics == ("y", "coarse-0")
     assert third == items[2]
+
+
+def test_with_a_coarse_topic_an_item_has_no_more_topics_than_it_may() -> None:
+    full = item("a", *(f"t{number}" for number in range(MAX_TOPICS_PER_ITEM)))
+    engaged = table(("u", "a"), ("v", "a"))
+    (coarse,) = with_coarse_topics([full], engaged, T0 + HOUR_MS, 1, 0)
+    assert coarse.topics == ("t0", "coarse-0", *full.topics[1:-1])
+    assert Item.model_validate(coarse.model_dump()) == coarse
 
 
 def test_coarse_topics_need_topics() -> None:
