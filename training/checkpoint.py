@@ -24,6 +24,7 @@ from training.staging import staging
 
 FORMAT = 8
 KEPT = 2
+USERS_AT_ONCE = 10_000
 FILES = ("learner.pt", "users.bin", "items.jsonl", "activity.npz", "covisits.npz")
 _LENGTHS = struct.Struct("<HI")
 
@@ -59,9 +60,12 @@ def _write(directory: Path, learner: Learner, users: Users) -> None:
     except RuntimeError as error:  # which is what it raises where the disk is full
         raise OSError(f"{directory / 'learner.pt'}: {error}") from error
     with (directory / "users.bin").open("wb") as file:
-        for user_id, value in zip(users.rows, users.encoded(list(users.rows.values())), strict=True):
-            key = user_id.encode()
-            file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
+        user_ids = list(users.rows)
+        for start in range(0, len(user_ids), USERS_AT_ONCE):
+            part = user_ids[start : start + USERS_AT_ONCE]
+            for user_id, value in zip(part, users.encoded([users.rows[each] for each in part]), strict=True):
+                key = user_id.encode()
+                file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
     with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
     size = len(corpus) + 1

@@ -3,7 +3,7 @@
 import json
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +67,24 @@ def test_a_checkpoint_comes_back_as_it_was(directory: Path, trained: tuple[Learn
     assert all(value.equal(weights[name]) for name, value in learner.towers.state_dict().items())
     assert learner.corpus.items == trained[0].corpus.items
     assert learner.corpus.totals.tolist() == trained[0].corpus.totals.tolist()
+
+
+def test_few_users_are_encoded_at_once(
+    tmp_path: Path, directory: Path, trained: tuple[Learner, Users], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, encoded = [], Users.encoded
+
+    def noted(users: Users, rows: Sequence[int]) -> list[bytes]:
+        sizes.append(len(rows))
+        return encoded(users, rows)
+
+    monkeypatch.setattr(Users, "encoded", noted)
+    monkeypatch.setattr("training.checkpoint.USERS_AT_ONCE", 7)
+    write_checkpoint(tmp_path / "sliced", "first", *trained, OFFSETS)
+    assert max(sizes) == 7
+    assert sum(sizes) == len(trained[1])
+    users = (tmp_path / "sliced" / "first" / "users.bin").read_bytes()
+    assert users == (directory / "first" / "users.bin").read_bytes()
 
 
 @pytest.mark.parametrize("method", ["ids-hashed", "fusion-sum", "many-negatives"])
