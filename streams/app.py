@@ -33,7 +33,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         settings: Where Kafka is.
         group: Kafka consumer group, and the app's id.
     """
-    data_dir = settings.state_dir / "faust" / group
+    data_dir = settings.state_dir / "faust"  # of all apps: Faust keeps nothing in it where there are no tables
     data_dir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         group,
