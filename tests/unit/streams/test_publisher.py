@@ -48,5 +48,6 @@ async def test_what_would_fail_each_time_is_raised() -> None:
 
 async def test_a_record_with_neither_key_nor_value_has_a_dead_letter_that_can_be_sent() -> None:
     letter = Record("engagements", 0, 7, None, None).rejected(InvalidEvent("empty", "the record has no value"))
+    assert dead_letter_record(letter).value == b""
     with pytest.raises(PublishFailed):  # by the broker that is away, not by the client
         await publisher(RequestTimedOutError()).publish([dead_letter_record(letter)])
