@@ -34,6 +34,15 @@ NOTIFIED_USERS = 1_000
 NEW_ITEMS = 5
 MOST, UNFILTERED, UNFILTERED_USERS = 1_000, 50, 200
 POLL_S = 0.002
+RANKING_FIGURES = ("mrr", "recall@1", "recall@10", "topic_match@50")
+RANKING_ROWS = {
+    "popularity-10m": "popularity of the last 10 minutes",
+    "co-visitation+filter": "co-visitation, topic filter",
+    "live": "previous model, no filter",
+    "candidate": "this model, no filter",
+    "candidate+filter": "this model, topic filter",
+}
+"""Rows of the trainer's ranking that are shown, and what they are."""
 
 
 @dataclass
@@ -120,8 +129,7 @@ class Demo:
         seconds = time.monotonic() - started
         self.figures.setdefault("refreshes", []).append({"seconds": round(seconds, 1), **record})
         tell(f"bundle {record.get('version')} trained, verified and promoted in {seconds:.1f} s")
-        for name, value in sorted(record.get("metrics", {}).items()):
-            tell(f"  {name} = {value:.3f}")
+        tell_ranking(record.get("metrics", {}))
         return record
 
     def show_candidates(self) -> None:
@@ -199,6 +207,15 @@ class Demo:
                 **self.figures["swap"]
             )
         )
+
+
+def tell_ranking(metrics: dict[str, float]) -> None:
+    """Print how the newest engagements were ranked before anything learned from them, `row/figure` to value."""
+    tell(f"{'the newest engagements, ranked by':34}" + "".join(f"{name:>16}" for name in RANKING_FIGURES))
+    for name, words in RANKING_ROWS.items():
+        values = [metrics.get(f"{name}/{figure}") for figure in RANKING_FIGURES]
+        if None not in values:
+            tell(f"  {words:32}" + "".join(f"{value:16.3f}" for value in values))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
