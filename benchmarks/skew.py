@@ -68,7 +68,7 @@ def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
     for number, logged in enumerate(log):
         engagement = logged.engagement
         if number % SLICE == 0:
-            covisits.engage(0, [each for value in encoded(pending) for each in decode_successions(value)])
+            covisits.count(0, [each for value in encoded(pending) for each in decode_successions(value)])
             pending = []
         kept = stored.get(engagement.user_id)
         record = decode_user_record(kept) if kept else UserRecord()
@@ -96,7 +96,7 @@ def _rebuilt(corpus: Corpus, examples: Examples) -> list[dict[str, bytes]]:
         for begin, end in pairwise(ends.tolist()):
             named = zip(found.items[begin:end].tolist(), found.values[begin:end], strict=True)
             rebuilt.append({corpus.items[number - 1].item_id: values.tobytes() for number, values in named})
-        corpus.engage(part.items, part.times_ms, part.predecessors)
+        corpus.count(part.items, part.times_ms, part.predecessors)
     return rebuilt
 
 

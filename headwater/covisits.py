@@ -5,42 +5,22 @@ for each item that succeeds one of the user's newest engagements, zeros for all 
 are more dimensions of the same inner product.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from headwater.covisit_features import (
-    COUNTS,
-    COVISITS,
-    DEPTH,
-    HALF_LIVES_MS,
-    HELD,
-    MIN_COUNT,
-    NEAR,
-    SPREAD,
-    SUCCESSORS,
-    CovisitFeatures,
-)
+from headwater import covisit_kernels
+from headwater.covisit_features import COUNTS, COVISITS, DEPTH, SUCCESSORS, CovisitFeatures
+from headwater.covisit_kernels import MAX_ENTRIES
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-Slots = npt.NDArray[np.int32]
 
 FIRST_CAPACITY = 256
-MOST = DEPTH * SUCCESSORS
-PLACES = 4096
-"""Of the hash table that unites the successors of one user's engagements; a power of two above `MOST`."""
-LOGS_TO_ONE = math.e - 1.0
 _ARRAYS = ("successors", "counts", "as_of_ms")
-_RATES = tuple(-math.log(2.0) / half_life for half_life in HALF_LIVES_MS)
-_INTS, _HISTORIES = "int64[::1]", "int64[:, ::1]"
-_KEPT = f"int32[:, ::1], float32[:, :, ::1], {_INTS}"
-"""Types for the compiler, which runs once, when this module is first imported."""
-_EVERYTHING = np.empty(0, dtype=np.int64)
+_NO_COLUMNS = np.empty(0, dtype=np.int64)
 
 
 class Covisits:
@@ -115,7 +95,7 @@ class Covisits:
             fresh.counts[into], fresh.as_of_ms[into] = self.counts[rows], self.as_of_ms[rows]
         return fresh
 
-    def engage(self, items: Ints, times_ms: Ints, histories: Ints) -> None:
+    def count(self, items: Ints, times_ms: Ints, histories: Ints) -> None:
         """Count engagements, one after the other.
 
         Args:
@@ -125,7 +105,9 @@ class Covisits:
         """
         self._give_rows(histories[:, :DEPTH])
         items, times_ms, histories = map(np.ascontiguousarray, (items, times_ms, histories))
-        _engage(items, times_ms, histories, self._row, self.successors, self.counts, self.as_of_ms)
+        covisit_kernels.count_successions(
+            items, times_ms, histories, self._row, self.successors, self.counts, self.as_of_ms
+        )
 
     def _give_rows(self, sources: Ints) -> None:
         highest = int(sources.max(initial=0))
@@ -145,206 +127,37 @@ class Covisits:
         self._row[fresh] = np.arange(self._used, end)
         self._used = end
 
-    def features(self, histories: Ints, now_ms: Ints, places: Ints = _EVERYTHING) -> CovisitFeatures:
+    def features(self, histories: Ints, now_ms: Ints, column_of: Ints = _NO_COLUMNS) -> CovisitFeatures:
         """Return the features of users.
 
         Args:
             histories: (B, DEPTH or more) engagements, newest first, 0 where there are none.
             now_ms: (B,) epoch ms.
-            places: Item number to place, -1 for items that are not wanted; entries then name places for items.
+            column_of: Column of each item number in the score matrix, -1 where unwanted; entries then hold columns for
+                items. Empty for all items.
         """
-        most = len(histories) * MOST
+        most = len(histories) * MAX_ENTRIES
         owners, items = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
         values = np.empty((most, COVISITS), dtype=np.float32)
         kept = self.successors, self.counts, self.as_of_ms
         histories, now_ms = np.ascontiguousarray(histories), np.ascontiguousarray(now_ms)
-        count = _features(histories, now_ms, places, self._row, *kept, owners, items, values)
+        count = covisit_kernels.fill_features(histories, now_ms, column_of, self._row, *kept, owners, items, values)
         logs = values[:count]
         return CovisitFeatures(owners[:count], items[:count], np.log(np.add(logs, 1.0, out=logs), out=logs))
 
     def add_scores(
-        self, histories: Ints, now_ms: int, weights: Floats, numbers: Ints, places: Ints, scores: Floats
+        self, histories: Ints, now_ms: int, weights: Floats, numbers: Ints, column_of: Ints, scores: Floats
     ) -> None:
-        """Add to scores, in place, what the features of users weigh.
+        """Add to scores, in place, the features of users times their weights.
 
         Args:
             histories: (B, DEPTH or more) engagements, newest first, 0 where there are none.
             now_ms: Epoch ms.
             weights: (B, COVISITS) float32.
-            numbers: (N,) the items that are scored, 0 for those that nothing is known of.
-            places: -1 for each item number, and so it is left: room to look for these items in.
+            numbers: (N,) the items that are scored, 0 for those without a number.
+            column_of: Scratch: -1 for each item number; restored before returning.
             scores: (B, N) float32.
         """
         kept = self.successors, self.counts, self.as_of_ms
-        _add_scores(np.ascontiguousarray(histories), now_ms, weights, numbers, places, self._row, *kept, scores)
-
-
-@njit("int64(int64, int32[::1], float32[:, ::1])", cache=True, nogil=True)
-def _slot_for(item: int, successors: Slots, counts: Floats) -> int:
-    """Return where a succession is kept; a new one takes an empty place, or the weakest successor's.
-
-    It takes over what held that place (Metwally et al., Space-Saving), so that newcomers do not evict each other for
-    ever and every successor with more than its share of the recent engagements is kept.
-    """
-    weakest = 0
-    for slot in range(SUCCESSORS):
-        if successors[slot] == item:
-            return slot
-        if successors[slot] == 0:
-            weakest = slot
-            break
-        if counts[HELD, slot] < counts[HELD, weakest]:
-            weakest = slot
-    successors[weakest] = item
-    counts[: NEAR + 1, weakest] = 0.0
-    return weakest
-
-
-@njit(f"void({_INTS}, {_INTS}, {_HISTORIES}, {_INTS}, {_KEPT})", cache=True, nogil=True)
-def _engage(
-    items: Ints, times_ms: Ints, histories: Ints, row_of: Ints, successors: Slots, counts: Floats, as_of_ms: Ints
-) -> None:
-    for event in range(len(items)):
-        item, at_ms = items[event], times_ms[event]
-        for position in range(DEPTH):
-            source = histories[event, position]
-            if source == 0 or source == item:
-                continue
-            row = row_of[source]
-            late_ms = max(as_of_ms[row] - at_ms, 0)
-            elapsed_ms = max(at_ms - as_of_ms[row], 0)
-            as_of_ms[row] += elapsed_ms
-            for window in range(COUNTS):
-                kept = np.float32(math.exp(elapsed_ms * _RATES[window]))
-                for slot in range(SUCCESSORS):
-                    counts[row, window, slot] *= kept
-            slot = _slot_for(item, successors[row], counts[row])
-            for window in range(COUNTS):
-                if position == 0 or window >= NEAR:
-                    counts[row, window, slot] += np.float32(math.exp(late_ms * _RATES[window]))
-
-
-@njit(
-    f"int64({_INTS}, int64, {_INTS}, {_INTS}, {_KEPT}, int64, int64, int32[::1], int32[::1], {_INTS}, float32[:, ::1])",
-    cache=True,
-    nogil=True,
-)
-def _collect(
-    history: Ints,
-    now_ms: int,
-    places: Ints,
-    row_of: Ints,
-    successors: Slots,
-    counts: Floats,
-    as_of_ms: Ints,
-    owner: int,
-    begin: int,
-    table: Slots,
-    stamps: Slots,
-    items: Ints,
-    values: Floats,
-) -> int:
-    """Write a user's entries from `begin` on, see `_features`, and return where they end."""
-    decays = np.empty(HELD, dtype=np.float32)
-    end = begin
-    for position in range(DEPTH):
-        source = history[position]
-        if source == 0 or source >= len(row_of) or row_of[source] < 0:
-            continue
-        row = row_of[source]
-        for window in range(HELD):
-            decays[window] = math.exp(max(now_ms - as_of_ms[row], 0) * _RATES[window])
-        for slot in range(SUCCESSORS):
-            item = np.int64(successors[row, slot])
-            if item == 0:
-                break
-            if len(places):
-                item = places[item]
-                if item < 0:
-                    continue
-            place = (item * 0x9E3779B1 >> 7) % PLACES
-            while stamps[place] == owner and items[table[place]] != item:
-                place = (place + 1) % PLACES
-            if stamps[place] != owner:
-                stamps[place], table[place] = owner, end
-                items[end] = item
-                values[end] = 0.0
-                end += 1
-            entry = table[place]
-            values[entry, 6] += counts[row, NEAR, slot] * decays[NEAR]
-            if position == 0:
-                values[entry, 0] += counts[row, 0, slot] * decays[0]
-                values[entry, 1] += counts[row, 1, slot] * decays[1]
-            elif position == 1:
-                values[entry, 4] += counts[row, 0, slot] * decays[0]
-                values[entry, 5] += counts[row, 1, slot] * decays[1]
-    for entry in range(begin, end):
-        values[entry, 2] = SPREAD * values[entry, 1]
-        values[entry, 3] = LOGS_TO_ONE if values[entry, 1] > MIN_COUNT else 0.0
-        values[entry, 7] = SPREAD * values[entry, 6]
-    return end
-
-
-@njit(
-    f"int64({_HISTORIES}, {_INTS}, {_INTS}, {_INTS}, {_KEPT}, {_INTS}, {_INTS}, float32[:, ::1])",
-    cache=True,
-    nogil=True,
-)
-def _features(
-    histories: Ints,
-    now_ms: Ints,
-    places: Ints,
-    row_of: Ints,
-    successors: Slots,
-    counts: Floats,
-    as_of_ms: Ints,
-    owners: Ints,
-    items: Ints,
-    values: Floats,
-) -> int:
-    """Write the entries of all users, `values` still without their logarithm, and return how many there are."""
-    table, stamps = np.empty(PLACES, dtype=np.int32), np.full(PLACES, -1, dtype=np.int32)
-    end = 0
-    for owner in range(len(histories)):
-        begin, kept = end, (successors, counts, as_of_ms)
-        end = _collect(
-            histories[owner], now_ms[owner], places, row_of, *kept, owner, begin, table, stamps, items, values
-        )
-        owners[begin:end] = owner
-    return end
-
-
-@njit(
-    f"void({_HISTORIES}, int64, float32[:, :], {_INTS}, {_INTS}, {_INTS}, {_KEPT}, float32[:, :])",
-    cache=True,
-    nogil=True,
-)
-def _add_scores(
-    histories: Ints,
-    now_ms: int,
-    weights: Floats,
-    numbers: Ints,
-    places: Ints,
-    row_of: Ints,
-    successors: Slots,
-    counts: Floats,
-    as_of_ms: Ints,
-    scores: Floats,
-) -> None:
-    for place in range(len(numbers)):
-        if numbers[place]:
-            places[numbers[place]] = place
-    table, stamps = np.empty(PLACES, dtype=np.int32), np.full(PLACES, -1, dtype=np.int32)
-    items, values = np.empty(MOST, dtype=np.int64), np.empty((MOST, COVISITS), dtype=np.float32)
-    one = np.float32(1.0)
-    for owner in range(len(histories)):
-        kept = (successors, counts, as_of_ms)
-        end = _collect(histories[owner], now_ms, places, row_of, *kept, owner, 0, table, stamps, items, values)
-        for entry in range(end):
-            added = np.float32(0.0)
-            for feature in range(COVISITS):
-                if values[entry, feature]:  # most are nothing
-                    added += weights[owner, feature] * math.log(one + values[entry, feature])
-            scores[owner, items[entry]] += added
-    for place in range(len(numbers)):
-        places[numbers[place]] = -1
+        histories = np.ascontiguousarray(histories)
+        covisit_kernels.add_scores(histories, now_ms, weights, numbers, column_of, self._row, *kept, scores)

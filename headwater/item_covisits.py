@@ -1,4 +1,4 @@
-"""Co-visitation of items by id, as a server follows it."""
+"""Co-visitation of items by id, as a server counts it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from headwater.index.item_numbers import ItemNumbers
 from headwater.successions import Succession
 
 AT_ONCE = 64
-PLACED = 20_000
-"""Items of a block for each user up to which it pays to number all of them."""
+MAX_NUMBERED = 20_000
+"""Items of a block per user up to which it pays to number all of them."""
 
 
 class ItemCovisits:
@@ -29,7 +29,7 @@ class ItemCovisits:
     def __len__(self) -> int:
         return len(self._covisits)
 
-    def engage(self, partition: int, successions: Sequence[Succession]) -> None:
+    def count(self, partition: int, successions: Sequence[Succession]) -> None:
         """Count successions of a partition in order of their offsets; those counted already change nothing."""
         newest = self._counted.get(partition, -1)
         fresh = [each for each in successions if each.offset > newest]
@@ -37,7 +37,7 @@ class ItemCovisits:
             part = fresh[start : start + AT_ONCE]
             items = np.array([self._names.number(each.item_id) for each in part], dtype=np.int64)
             times_ms = np.array([each.at_ms for each in part], dtype=np.int64)
-            self._covisits.engage(
+            self._covisits.count(
                 items, times_ms, _padded([list(map(self._names.number, each.before)) for each in part])
             )
         if fresh:
@@ -77,7 +77,7 @@ class ItemCovisits:
 
 
 class CovisitScores(NamedTuple):
-    """What co-visitation adds for B users; features are looked up for the items that are searched alone.
+    """What co-visitation adds for B users; features are computed only for the items that are searched.
 
     Attributes:
         histories: (B, DEPTH) item numbers in `names`, newest first, 0 where there are none.
@@ -94,9 +94,9 @@ class CovisitScores(NamedTuple):
         return CovisitScores(self.covisits, self.names, self.histories[rows], self.weights[rows], self.now_ms)
 
     def add_to(self, scores: npt.NDArray[np.float32], block: Block) -> None:
-        if len(block) <= PLACED * len(self.histories):
-            among = block.numbers(self.names), self.names.places()
-            self.covisits.add_scores(self.histories, self.now_ms, self.weights, *among, scores)
+        if len(block) <= MAX_NUMBERED * len(self.histories):
+            columns = block.numbers(self.names), self.names.scratch()
+            self.covisits.add_scores(self.histories, self.now_ms, self.weights, *columns, scores)
         else:
             more = self.within(block)
             scores[more.owners, more.rows] += more.scores

@@ -133,7 +133,7 @@ class Followed:
     async def on_successions(self, records: Sequence[Record]) -> None:
         """Count which items are engaged with after which."""
         for _, partition, successions in _frames(records, decode_successions):
-            self.covisits.engage(partition, successions)
+            self.covisits.count(partition, successions)
             await asyncio.sleep(0)
         self._note_read(records)
 

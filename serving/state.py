@@ -12,7 +12,7 @@ from functools import partial
 
 from redis import Redis as SyncRedis
 
-from headwater.covisit_features import KEPT_MS
+from headwater.covisit_features import RETENTION_MS
 from headwater.errors import HeadwaterError
 from headwater.generations import Generations
 from headwater.names import ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
@@ -140,7 +140,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
 
 async def _forget(state: State) -> None:
     await state.followed.forget_activity(state.retrieval.clock.now_ms() - state.settings.item_ttl_s * 1000)
-    state.followed.covisits.forget(state.retrieval.clock.now_ms() - KEPT_MS)
+    state.followed.covisits.forget(state.retrieval.clock.now_ms() - RETENTION_MS)
 
 
 async def _freeze() -> None:

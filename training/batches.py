@@ -114,7 +114,7 @@ def prepare(
         live = corpus.live(now_ms, settings.live_for_ms)
         if not len(live):
             if not counted:
-                corpus.engage(batch.items, batch.times_ms, batch.predecessors)
+                corpus.count(batch.items, batch.times_ms, batch.predecessors)
             continue
         rows, conditions = sample_conditions(
             corpus,
@@ -139,7 +139,7 @@ def prepare(
             found = corpus.covisits.features(batch.histories[passed], batch.times_ms[passed], places)
             covisits.append(found._replace(owners=found.owners + begin))
             if not counted:
-                corpus.engage(batch.items[passed], batch.times_ms[passed], batch.predecessors[passed])
+                corpus.count(batch.items[passed], batch.times_ms[passed], batch.predecessors[passed])
         seen = places[batch.histories]  # (B, HISTORY)
         seen[seen == candidates.positives[:, None]] = -1
         seen = seen[rows]

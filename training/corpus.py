@@ -117,9 +117,9 @@ class Corpus:
             grown[: len(old)] = old
             setattr(self, name, grown)
 
-    def engage(self, items: Ints, times_ms: Ints, predecessors: Ints) -> None:
+    def count(self, items: Ints, times_ms: Ints, predecessors: Ints) -> None:
         """Count engagements: items (N,) numbers, times (N,) epoch ms, predecessors (N, DEPTH); in any order."""
-        self.covisits.engage(items, times_ms, predecessors)
+        self.covisits.count(items, times_ms, predecessors)
         touched = np.unique(items)
         newest = self.engaged_ms[touched].copy()
         np.maximum.at(self.engaged_ms, items, times_ms)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.bundle import Bundle, remove_bundle
-from headwater.covisit_features import KEPT_MS
+from headwater.covisit_features import RETENTION_MS
 from headwater.errors import BundleError, HeadwaterError, UsageError
 from headwater.events import now_ms
 from headwater.generations import Alias
@@ -227,8 +227,8 @@ class Trainer:
         corpus, ttl_ms = self.corpus, self.settings.item_ttl_s * 1000
         newest_ms = int(corpus.engaged_ms.max())
         corpus.forget(now_ms() - ttl_ms)
-        corpus.covisits.forget(newest_ms - KEPT_MS)
-        since_ms = newest_ms - max(ttl_ms, KEPT_MS)
+        corpus.covisits.forget(newest_ms - RETENTION_MS)
+        since_ms = newest_ms - max(ttl_ms, RETENTION_MS)
         numbers = corpus.needed(since_ms)
         if 2 * len(numbers) > len(corpus):
             return

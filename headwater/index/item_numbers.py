@@ -1,4 +1,4 @@
-"""Numbers for items, so that what is known of many items at once can be kept in arrays."""
+"""Numbers for items, so that arrays can hold what is known of them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ class ItemNumbers:
         self._numbers: dict[str, int] = {}
         self.item_ids = [""]
         self.epoch = 0
-        self._places = np.full(1, -1, dtype=np.int64)
+        self._scratch = np.full(1, -1, dtype=np.int64)
 
     def number(self, item_id: str) -> int:
         """Return an item's number; a new item gets the next one."""
@@ -32,11 +32,11 @@ class ItemNumbers:
         """Return an item's number, 0 for one that has none."""
         return self._numbers.get(item_id, 0)
 
-    def places(self) -> Ints:
-        """Return -1 for each number: room for whoever looks for some of them, to be left as it was."""
-        if len(self._places) < len(self.item_ids):
-            self._places = np.full(2 * len(self.item_ids), -1, dtype=np.int64)
-        return self._places
+    def scratch(self) -> Ints:
+        """Return -1 for each number: scratch space, to be restored after use."""
+        if len(self._scratch) < len(self.item_ids):
+            self._scratch = np.full(2 * len(self.item_ids), -1, dtype=np.int64)
+        return self._scratch
 
     def keep(self, numbers: Ints) -> None:
         """Drop all other items; the n-th of `numbers` is now n + 1."""

@@ -46,7 +46,7 @@ def world() -> tuple[Corpus, Examples, Users]:
 def test_one_batch_can_be_learned_by_heart(world: tuple[Corpus, Examples, Users]) -> None:
     corpus, examples, _ = world
     corpus.restore(Corpus().activity())
-    corpus.engage(examples.items, examples.times_ms, examples.predecessors)
+    corpus.count(examples.items, examples.times_ms, examples.predecessors)
     learner = Learner(corpus, replace(SETTINGS, learning_rate=0.01, id_learning_rate=0.05))
     (batch,) = prepare(
         corpus, examples[-64:], replace(SETTINGS, uniform=32, same_condition=16), np.random.default_rng(0)

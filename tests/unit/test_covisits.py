@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headwater import item_covisits
 from headwater.activity import WINDOWS, ItemActivity
-from headwater.covisit_features import COVISITS, DEPTH, HALF_LIVES_MS, HELD, SUCCESSORS
+from headwater.covisit_features import COVISITS, DEPTH, HALF_LIVES_MS, RETENTION, SUCCESSORS
 from headwater.covisits import Covisits
 from headwater.events import Engagement
 from headwater.index.block import Block
@@ -37,7 +37,7 @@ def plainly(log: list[tuple[int, int, list[int]]], history: list[int], now_ms: i
     for item, at_ms, before in zip(*arrays(log), strict=True):
         for position, source in enumerate(before):
             if source and source != item:
-                decay = np.exp2(-(now_ms - at_ms) / np.array(HALF_LIVES_MS[:HELD]))
+                decay = np.exp2(-(now_ms - at_ms) / np.array(HALF_LIVES_MS[:RETENTION]))
                 counts[int(source), int(item)] += decay * [position == 0, position == 0, 1]
     features = {}
     for item in range(1, 10):
@@ -65,7 +65,7 @@ def test_features_equal_their_definition(log: list[tuple[int, int, list[int]]], 
     covisits = Covisits()
     for start in range(0, len(items), step):
         part = slice(start, start + step)
-        covisits.engage(items[part], times_ms[part], histories[part])
+        covisits.count(items[part], times_ms[part], histories[part])
     now_ms = int(times_ms[-1]) + 120_000
     found = covisits.features(np.array([history]), np.array([now_ms]))
     expected = plainly(log, history, now_ms)
@@ -76,9 +76,9 @@ def test_features_equal_their_definition(log: list[tuple[int, int, list[int]]], 
 
 def test_only_wanted_items_are_named_by_their_places() -> None:
     covisits = Covisits()
-    covisits.engage(np.array([2, 3]), np.array([T0, T0]), np.array([[1] + [0] * (DEPTH - 1)] * 2))
-    places = np.array([-1, -1, -1, 7])
-    found = covisits.features(np.array([[1] + [0] * (DEPTH - 1)]), np.array([T0]), places)
+    covisits.count(np.array([2, 3]), np.array([T0, T0]), np.array([[1] + [0] * (DEPTH - 1)] * 2))
+    column_of = np.array([-1, -1, -1, 7])
+    found = covisits.features(np.array([[1] + [0] * (DEPTH - 1)]), np.array([T0]), column_of)
     assert found.items.tolist() == [7]
     assert found.values.shape == (1, COVISITS)
 
@@ -88,8 +88,8 @@ def test_the_weakest_successor_makes_room() -> None:
     history = np.array([[1] + [0] * (DEPTH - 1)])
     for item in range(2, SUCCESSORS + 2):
         for _ in range(1 if item == 9 else 2):
-            covisits.engage(np.array([item]), np.array([T0]), history)
-    covisits.engage(np.array([1000]), np.array([T0]), history)
+            covisits.count(np.array([item]), np.array([T0]), history)
+    covisits.count(np.array([1000]), np.array([T0]), history)
     found = set(covisits.features(history, np.array([T0])).items.tolist())
     assert found == {*range(2, SUCCESSORS + 2), 1000} - {9}
 
@@ -97,7 +97,7 @@ def test_the_weakest_successor_makes_room() -> None:
 def test_a_file_restores_and_forgetting_keeps_what_is_active() -> None:
     covisits = Covisits()
     for number in range(1, 400):
-        covisits.engage(np.array([number + 1]), np.array([T0 + number]), np.array([[number] + [0] * (DEPTH - 1)]))
+        covisits.count(np.array([number + 1]), np.array([T0 + number]), np.array([[number] + [0] * (DEPTH - 1)]))
     history, now = np.array([[398, 397] + [0] * (DEPTH - 2)]), np.array([T0 + 1000])
     restored = Covisits.of(covisits.arrays())
     assert restored.features(history, now).values == pytest.approx(covisits.features(history, now).values)
@@ -113,14 +113,14 @@ def test_forgetting_the_larger_half_frees_its_memory_and_changes_no_number() -> 
     covisits, whole = Covisits(), Covisits()
     for number in range(1, 1000):
         for each in (covisits, whole):
-            each.engage(np.array([number + 1]), np.array([T0 + number]), np.array([[number] + [0] * (DEPTH - 1)]))
+            each.count(np.array([number + 1]), np.array([T0 + number]), np.array([[number] + [0] * (DEPTH - 1)]))
     covisits.forget(T0 + 400)
     assert len(covisits) == 999, "the larger half is active"
     covisits.forget(T0 + 900)
     assert len(covisits) == 100
     assert covisits.counts.nbytes < whole.counts.nbytes / 2
     for each in (covisits, whole):  # the first is known no more, the second is, the third is known again
-        each.engage(
+        each.count(
             np.array([7, 8, 9]), np.array([T0 + 2000] * 3), np.array([[n] + [0] * (DEPTH - 1) for n in (5, 950, 6)])
         )
     history, now = np.array([[950, 999] + [0] * (DEPTH - 2)]), np.array([T0 + 3000])
@@ -169,9 +169,9 @@ def test_more_predecessors_than_count_are_of_another_format() -> None:
 def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
     covisits = ItemCovisits()
     told = [Succession(offset, T0, "b", ("a",)) for offset in range(3)]
-    covisits.engage(0, told[:2])
-    covisits.engage(0, told)
-    covisits.engage(1, told[:1])
+    covisits.count(0, told[:2])
+    covisits.count(0, told)
+    covisits.count(1, told[:1])
     weights = np.zeros((2, COVISITS), dtype=np.float32)
     weights[:, 0] = 2.0
     block = Block(1)
@@ -181,7 +181,7 @@ def test_repeated_frames_count_once_and_scores_are_weighted() -> None:
     assert added.owners.tolist() == [0]
     assert added.rows.tolist() == [block.rows["b"]]
     assert added.scores == pytest.approx([2 * np.log1p(4.0)])
-    covisits.engage(0, [Succession(10 + number, T0 - 5, "b", (f"old{number}",)) for number in range(4)])
+    covisits.count(0, [Succession(10 + number, T0 - 5, "b", (f"old{number}",)) for number in range(4)])
     covisits.forget(T0)
     assert len(covisits) == 1
     assert covisits.scores([["a"]], weights[:1], T0).within(block).scores == pytest.approx(added.scores)
@@ -203,7 +203,7 @@ def test_scores_find_their_rows_whatever_came_before(operations: list[tuple[str,
         elif operation == "delete" and item_id in block:
             block.remove(item_id)
         elif operation == "engage":
-            covisits.engage(0, [Succession(at, T0 + at, item_id, (f"from {number}",))])
+            covisits.count(0, [Succession(at, T0 + at, item_id, (f"from {number}",))])
             if item_id in block:
                 block.set_activity(item_id, ItemActivity((1.0,) * WINDOWS, T0, 1, 1))
         elif operation == "forget":
@@ -215,9 +215,9 @@ def test_scores_find_their_rows_whatever_came_before(operations: list[tuple[str,
             assert set(sparse.rows.tolist()) == expected
             dense = np.zeros((1, len(block)), dtype=np.float32)
             dense[0, sparse.rows] = sparse.scores
-            for placed in (item_covisits.PLACED, 0):
+            for placed in (item_covisits.MAX_NUMBERED, 0):
                 added = np.zeros_like(dense)
                 with pytest.MonkeyPatch.context() as patched:
-                    patched.setattr(item_covisits, "PLACED", placed)
+                    patched.setattr(item_covisits, "MAX_NUMBERED", placed)
                     scores.add_to(added, block)
                 assert added == pytest.approx(dense)

@@ -71,7 +71,7 @@ def evaluate_leave_last_out(
     log = build_examples(users, corpus, kept)
     learners = learners_of(methods, corpus, settings)
     random = np.random.default_rng(settings.seed)
-    corpus.engage(log.items, log.times_ms, log.predecessors)
+    corpus.count(log.items, log.times_ms, log.predecessors)
     corpus.first_ms[:] = 0  # as publication is: ages would tell which items were there before an example
     cold = is_held_out(corpus.item_topics[:, 0], untrained) & (corpus.item_topics[:, 0] > 0)
     learned = log[np.flatnonzero(~cold[log.items])]

@@ -189,7 +189,7 @@ class Counting:
             row = int(np.searchsorted(self._log.times_ms, as_of_ms))
         if row > self._done:
             passed = slice(self._done, row)
-            self._corpus.engage(self._log.items[passed], self._log.times_ms[passed], self._log.predecessors[passed])
+            self._corpus.count(self._log.items[passed], self._log.times_ms[passed], self._log.predecessors[passed])
             self._done = row
         self._counts.advance(row, as_of_ms)
         return self._counts

@@ -19,7 +19,7 @@ def corpus() -> Corpus:
 
 
 def engage(corpus: Corpus, items: np.ndarray, at_ms: int) -> None:
-    corpus.engage(items, np.full(len(items), at_ms), np.zeros((len(items), 10), dtype=np.int64))
+    corpus.count(items, np.full(len(items), at_ms), np.zeros((len(items), 10), dtype=np.int64))
 
 
 def test_an_item_has_a_row_of_its_own_once_it_has_enough_engagements(corpus: Corpus) -> None:

@@ -134,7 +134,7 @@ def test_engagements_with_items_that_come_meanwhile_wait_for_the_next_refresh(
 def test_items_that_nobody_needs_any_more_leave_nothing_behind(
     settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.refresh.KEPT_MS", HOUR_MS)
+    monkeypatch.setattr("training.refresh.RETENTION_MS", HOUR_MS)
     trainer = Trainer(settings.model_copy(update={"item_ttl_s": 3600}), LEARNING)
     for _ in range(8):
         log.send(next(hours))

@@ -48,7 +48,7 @@ def test_several_conditions_of_one_item_differ(corpus: Corpus) -> None:
 
 def test_inclusion_probabilities_are_those_of_the_draws(corpus: Corpus) -> None:
     live = np.arange(1, 101)
-    corpus.engage(np.array([1] * 50), np.full(50, T0), np.zeros((50, 10), dtype=np.int64))
+    corpus.count(np.array([1] * 50), np.full(50, T0), np.zeros((50, 10), dtype=np.int64))
     random = np.random.default_rng(0)
     included = np.zeros(102)
     expected = np.zeros(102)
@@ -64,14 +64,14 @@ def test_inclusion_probabilities_are_those_of_the_draws(corpus: Corpus) -> None:
 
 def test_what_was_popular_is_not_for_ever(corpus: Corpus) -> None:
     half_life_ms = HALF_LIVES_MS[RECENT]
-    corpus.engage(np.array([1, 1, 2]), np.array([T0, T0, T0 + half_life_ms]), np.zeros((3, 10), dtype=np.int64))
+    corpus.count(np.array([1, 1, 2]), np.array([T0, T0, T0 + half_life_ms]), np.zeros((3, 10), dtype=np.int64))
     assert corpus.popularity(T0 + half_life_ms)[:4].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0])
     assert corpus.popularity(T0 + 20 * half_life_ms)[1] < 1e-5
 
 
 def test_late_engagements_are_learned_from_like_others(corpus: Corpus) -> None:
     late_ms = 9 * 86_400_000
-    corpus.engage(np.arange(1, 101), np.full(100, T0 + late_ms), np.zeros((100, 10), dtype=np.int64))
+    corpus.count(np.arange(1, 101), np.full(100, T0 + late_ms), np.zeros((100, 10), dtype=np.int64))
     corpus.put(Item(item_id="fresh", topics=(BROAD,), published_at=T0 + late_ms))
     log = [Logged(Engagement(event_id="e", user_id="u", item_id="i3", occurred_at=T0), 0, 0)]
     settings = LearningSettings(batch=1, uniform=5_000, same_condition=10)

@@ -48,7 +48,7 @@ def test_an_item_has_its_own_row_beside_those_of_its_text() -> None:
     corpus = Corpus()
     corpus.put(item(1, title="Toy Story"))
     corpus.put(item(2, title="Heat"))
-    corpus.engage(np.array([1, 1]), np.full(2, T0), np.zeros((2, 10), dtype=np.int64))
+    corpus.count(np.array([1, 1]), np.full(2, T0), np.zeros((2, 10), dtype=np.int64))
     table = CodedRows(corpus, OwnRows(corpus, 2))
     rows = table.rows(np.array([[0, 1], [2, 1]]))
     assert rows.shape == (2, 2, PARTS + 1)
