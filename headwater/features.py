@@ -34,18 +34,26 @@ class Indices(Protocol):
 
 
 HISTORY = 10
+"""Newest items of a user."""
 USER_TOPICS = 16
+"""Heaviest topics of a user."""
 ITEM_TOPICS = 8
+"""Topics of an item."""
 CONTEXT = 4
-AGES_H = (0.25, 1.0, 6.0, 24.0)
-HINGES = (0.7, 1.8, 3.0, 4.5)
-BENT = (1, 2, 4)
-LOGS = WINDOWS + 1
-AGES = 1 + len(AGES_H)
-PLAIN = LOGS + 2 * AGES
-HINGED = PLAIN + len(BENT) * len(HINGES)
-STREAMING = HINGED + len(BENT) * len(AGES_H)
-HOUR_MS = 3_600_000.0
+"""Count of engagements, age of the newest, and the time of day as a point on a circle."""
+AGE_SCALES_H = (0.25, 1.0, 6.0, 24.0)
+"""Hours in which the exponentials of an age fall to 1/e."""
+HINGE_POINTS = (0.7, 1.8, 3.0, 4.5)
+"""Logs of counts above which a hinge term begins to rise."""
+HINGED_WINDOWS = (1, 2, 4)
+"""Of `HALF_LIVES_MS`: the counts whose logs have hinge terms, and products with the exponentials of the age."""
+# Layout of the streaming dimensions, see `streaming_features`: logs of counts and total; an age's log and exponentials,
+# since publication and since the first engagement; hinge terms; products.
+END_OF_LOGS = WINDOWS + 1
+AGE_FEATURES = 1 + len(AGE_SCALES_H)
+END_OF_AGES = END_OF_LOGS + 2 * AGE_FEATURES
+END_OF_HINGES = END_OF_AGES + len(HINGED_WINDOWS) * len(HINGE_POINTS)
+STREAMING = END_OF_HINGES + len(HINGED_WINDOWS) * len(AGE_SCALES_H)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -53,8 +61,8 @@ Features = dict[str, Floats | Ints]
 
 FEATURE_SCHEMA = (
     f"v4 history={HISTORY}/{HISTORY_LENGTH} user_topics={USER_TOPICS}@{TOPIC_HALF_LIFE_MS} item_topics={ITEM_TOPICS} "
-    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_total+log1p_age_h+exp_age{AGES_H}"
-    f"of_publication,first_engagement+{BENT}x{HINGES} "
+    f"context={CONTEXT} streaming=log1p{HALF_LIVES_MS}+log1p_total+log1p_age_h+exp_age{AGE_SCALES_H}"
+    f"of_publication,first_engagement+{HINGED_WINDOWS}x{HINGE_POINTS} "
     f"covisits={COVISITS}/{DEPTH}/{SUCCESSORS}@{COVISIT_HALF_LIVES_MS}"
 )
 FEATURE_SCHEMA_HASH = sha256(FEATURE_SCHEMA.encode()).hexdigest()[:16]

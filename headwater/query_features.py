@@ -9,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from headwater.features import CONTEXT, HISTORY, HOUR_MS, USER_INPUTS, USER_TOPICS, Features, Floats, Indices, Ints
+from headwater.durations import DAY_MS, HOUR_MS
+from headwater.features import CONTEXT, HISTORY, USER_INPUTS, USER_TOPICS, Features, Floats, Indices, Ints
 from headwater.user_state import TOPIC_HALF_LIFE_MS, TOPIC_LIMIT, UserState
 from headwater.vocabulary import UNKNOWN
 
-DAY_MS = 86_400_000.0
+_HOUR_MS, _DAY_MS = float(HOUR_MS), float(DAY_MS)  # compiled as 64-bit floats
 _INTS = "int64[::1]"
-People = tuple[Ints, Ints, Ints, Ints, Ints, Ints, npt.NDArray[np.float64], Ints]
+UserColumns = tuple[Ints, Ints, Ints, Ints, Ints, Ints, npt.NDArray[np.float64], Ints]
 
 
 class Query(NamedTuple):
-    """One row for the user tower: whom, about what (None asks without a condition)."""
+    """One row for the user tower: a user, and the condition (None for none)."""
 
     state: UserState
     topic: str | None
@@ -44,7 +45,7 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
     counted = [state.topics for state in states]
     item_number, topic_number = vocabulary.item_index.get, vocabulary.topic_index.get
     condition = _ints([UNKNOWN if query.topic is None else topic_number(query.topic, UNKNOWN) for query in queries])
-    people = (
+    columns = (
         _ints([state.engagements for state in states]),
         _ints(list(map(len, histories))),
         _ints(list(map(item_number, chain.from_iterable(histories), repeat(UNKNOWN)))),
@@ -54,7 +55,7 @@ def encode_queries(queries: Sequence[Query], now_ms: int | Sequence[int], vocabu
         np.array(list(chain.from_iterable(each.weights for each in counted)), dtype=np.float64),
         _ints(list(chain.from_iterable(each.as_of_ms for each in counted))),
     )
-    return _filled(condition, _ints([now_ms] * len(queries) if isinstance(now_ms, int) else now_ms), people)
+    return _filled(condition, _ints([now_ms] * len(queries) if isinstance(now_ms, int) else now_ms), columns)
 
 
 def encode_users(users: npt.NDArray[np.void], now_ms: Ints, items: Ints, topics: Ints) -> Features:
@@ -68,7 +69,7 @@ def encode_users(users: npt.NDArray[np.void], now_ms: Ints, items: Ints, topics:
     places = users["past"][:, None] - 1 - np.arange(HISTORY)  # newest first
     is_past, is_counted = places >= 0, np.arange(TOPIC_LIMIT) < users["counted"][:, None]
     places = np.maximum(places, 0)
-    people = (
+    columns = (
         np.ascontiguousarray(users["engagements"]),
         is_past.sum(axis=1),
         items[np.take_along_axis(users["items"], places, axis=1)[is_past]],
@@ -78,18 +79,18 @@ def encode_users(users: npt.NDArray[np.void], now_ms: Ints, items: Ints, topics:
         users["weights"][is_counted],
         users["as_of_ms"][is_counted],
     )
-    return _filled(np.full(len(users), UNKNOWN), now_ms, people)
+    return _filled(np.full(len(users), UNKNOWN), now_ms, columns)
 
 
-def _filled(condition: Ints, now_ms: Ints, people: People) -> Features:
-    """Return tower inputs; `people` are the arguments of `_fill` between the time and what it writes."""
+def _filled(condition: Ints, now_ms: Ints, users: UserColumns) -> Features:
+    """Return tower inputs; `users` are the arguments of `_fill` between the time and what it writes."""
     rows = len(condition)
     history_items, history_ages = np.zeros((rows, HISTORY), np.int64), np.zeros((rows, HISTORY), np.float32)
     topic_ids, topic_weights = np.zeros((rows, USER_TOPICS), np.int64), np.zeros((rows, USER_TOPICS), np.float32)
     context = np.zeros((rows, CONTEXT), np.float32)
-    _fill(now_ms, *people, history_items, history_ages, topic_ids, topic_weights, context)
-    columns = history_items, history_ages, topic_ids, topic_weights, condition, context
-    return dict(zip(USER_INPUTS, columns, strict=True))
+    _fill(now_ms, *users, history_items, history_ages, topic_ids, topic_weights, context)
+    inputs = history_items, history_ages, topic_ids, topic_weights, condition, context
+    return dict(zip(USER_INPUTS, inputs, strict=True))
 
 
 def _ints(values: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -98,7 +99,7 @@ def _ints(values: Sequence[int]) -> npt.NDArray[np.int64]:
 
 @njit("float64(int64)", cache=True, nogil=True)
 def _log_hours(elapsed_ms: int) -> float:
-    return math.log1p(max(elapsed_ms, 0) / HOUR_MS)
+    return math.log1p(max(elapsed_ms, 0) / _HOUR_MS)
 
 
 @njit(
@@ -130,7 +131,7 @@ def _fill(
         now = now_ms[row]
         context[row, 0] = math.log1p(engagements[row])
         context[row, 1] = _log_hours(now - items_ms[item]) if pasts[row] else 0.0
-        hour = now % DAY_MS / DAY_MS * 2 * math.pi
+        hour = now % _DAY_MS / _DAY_MS * 2 * math.pi
         context[row, 2], context[row, 3] = math.sin(hour), math.cos(hour)
         for place in range(pasts[row]):
             history_items[row, place], history_ages[row, place] = items[item], _log_hours(now - items_ms[item])
