@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import record
-from benchmarks.items import DAY_MS, DIMENSION, NOW_MS, SLICE, TIE, plain_hnswlib, resident_mb
+from benchmarks.items import DIMENSION, NOW_MS, SLICE, TIE, plain_hnswlib, resident_mb
 from benchmarks.search import alone, library_of
+from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, item_index
 from headwater.index.graph import EF_CONSTRUCTION, MIN_EF, NEIGHBOURS

@@ -12,6 +12,7 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 
+from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex
 from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
@@ -21,7 +22,6 @@ DIMENSION = 64
 CLUSTERS = 300
 K = 50
 NOW_MS = 1_700_000_000_000
-DAY_MS = 86_400_000
 SLICE = 256
 TIE = 1e-4
 Embeddings = npt.NDArray[np.float32]

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
 from headwater.fold import Outcome
 from headwater.item_covisits import ItemCovisits
 from headwater.query_features import Query, encode_queries
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.successions import Succession, decode_successions
 from headwater.user_record import UserRecord, decode_user_record
 from headwater.users import Placed, Users

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from benchmarks.harness import BEGIN_MS, news, record
 from headwater.activity import ItemActivity
 from headwater.covisit_features import COVISITS
+from headwater.durations import DAY_MS
 from headwater.index import Candidates, ItemIndex, cells, item_index, large_search
 from headwater.item_embedding import ItemEmbedding
 from headwater.query_features import Query, encode_queries
@@ -41,7 +42,7 @@ def main() -> None:
     end_ms = data.until(EVENTS)
     events = data.engagements.events(BEGIN_MS, end_ms)
     log = build_examples(users, corpus, (Logged(event, 0, offset) for offset, event in enumerate(events)))
-    learner = Learner(corpus, LearningSettings(live_for_ms=86_400_000))
+    learner = Learner(corpus, LearningSettings(live_for_ms=DAY_MS))
     for batch in prepare(corpus, log, learner.settings, np.random.default_rng(0)):
         learner.step(batch)
     index = _index(learner, end_ms)

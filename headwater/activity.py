@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from operator import mul
 from typing import NamedTuple
 
+from headwater.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from headwater.events import MAX_EPOCH_MS
 
-HALF_LIVES_MS = (120_000, 600_000, 3_600_000, 21_600_000, 86_400_000)
+HALF_LIVES_MS = (2 * MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS)
 WINDOWS = len(HALF_LIVES_MS)
 NO_ENGAGEMENT_MS = 2**60
 """The first engagement of an item without one: yet to come, and `min` gives way to any other."""

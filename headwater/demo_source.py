@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
+from headwater.durations import DAY_MS, HOUR_MS
 from headwater.events import Engagement, Item, now_ms
 from headwater.replay import LEAD_MS, in_event_time, known_by
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 
 NEWS = Path("../shared/data/globo")
 NEWS_BEGIN_MS = 1_507_550_400_000
@@ -18,7 +19,6 @@ NEWS_LATER_H = 1
 SIMULATED_HISTORY_H = 2
 SIMULATED_LATER_H = 1
 SHOWN_USERS = 2_000
-DAY_MS = 24 * HOUR_MS
 
 
 class DemoSource(Protocol):

@@ -2,10 +2,11 @@
 
 import re
 
+from headwater.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from headwater.errors import UsageError
 from headwater.events import epoch_ms
 
-UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+UNITS_MS = {"s": 1000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 
 def parse_duration(option: str, text: str) -> int:

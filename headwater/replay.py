@@ -11,6 +11,7 @@ import click
 from kafka import KafkaConsumer, TopicPartition
 
 from headwater.datafiles import EngagementTable, read_engagements, read_items
+from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
 from headwater.names import ITEMS
 from headwater.options import parse_instant, parse_speed
@@ -18,7 +19,7 @@ from headwater.producer import EngagementProducer
 from headwater.settings import Settings, read_settings
 
 REPORT_EVERY_S = 1.0
-LEAD_MS = 3_600_000
+LEAD_MS = HOUR_MS
 ITEMS_TIMEOUT_S = 60.0
 ITEMS_POLL_S = 0.1
 SLEEP_AHEAD_S = 0.005

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
 
-HOUR_MS = 3_600_000
 TASTE = 6
 SLATE = 20
 FADE_H = 6.0

@@ -6,11 +6,12 @@ from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from headwater.durations import DAY_MS
 from headwater.errors import ServiceUnavailable
 from headwater.names import COMPACTED_TOPICS, DELETIONS_KEPT_S, SHORT_TOPICS, TOPICS
 from headwater.settings import Settings
 
-SHORT_MS = 24 * 3_600_000
+SHORT_MS = DAY_MS
 APPEAR_TIMEOUT_S = 15.0
 
 

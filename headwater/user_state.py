@@ -4,9 +4,11 @@ import math
 from itertools import repeat
 from typing import NamedTuple
 
+from headwater.durations import DAY_MS
+
 HISTORY_LENGTH = 50
 TOPIC_LIMIT = 16
-TOPIC_HALF_LIFE_MS = 3 * 86_400_000
+TOPIC_HALF_LIFE_MS = 3 * DAY_MS
 RECENT_EVENTS = 32
 """Event ids by which a user's duplicates are found."""
 

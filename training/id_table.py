@@ -5,11 +5,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headwater.durations import DAY_MS
 from training.corpus import Corpus
 from training.text_codes import CENTRES, PARTS, codes_of
 
 Ints = npt.NDArray[np.int64]
-EXPIRY_MS = 86_400_000
+EXPIRY_MS = DAY_MS
 _SPREAD = 0x9E3779B1
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
 from headwater.producer import EngagementProducer
 from headwater.query_load import QueryLoad
 from headwater.settings import Settings
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.topics import ensure_topics
 from tests.services import poll
 from tests.system import Process, Server, headwater, stats_file, with_server_port

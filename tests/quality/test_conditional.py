@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from headwater.bundle import Bundle
+from headwater.durations import HOUR_MS
 from headwater.errors import BundleRefused
 from headwater.events import Engagement, Item
 from headwater.features import encode_items
 from headwater.query_features import Query, encode_queries
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus

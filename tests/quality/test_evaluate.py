@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from training.evaluation.baselines import BASELINES
 
 ROWS = [

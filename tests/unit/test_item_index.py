@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.activity import ItemActivity
+from headwater.durations import HOUR_MS
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, Relevance, found, graph, item_index
@@ -22,7 +23,6 @@ from headwater.item_embedding import ItemEmbedding
 
 D = 6
 NOW_MS = 1_700_000_000_000
-HOUR_MS = 3_600_000
 
 
 def item(number: int, topics: tuple[str, ...] = ("t",), seed: int | None = None, age_h: int = 1) -> ItemEmbedding:

@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 
+from headwater.durations import HOUR_MS
 from headwater.features import HISTORY, USER_INPUTS, USER_TOPICS
 from headwater.query_features import Query, encode_queries
 from headwater.user_state import EMPTY, TopicCounters, UserState
 from headwater.vocabulary import Vocabulary
 
 NOW_MS = 1_507_700_000_000
-HOUR_MS = 3_600_000
 VOCABULARY = Vocabulary(("sport", "music", "news"), ("a", "b", "c"))
 
 

@@ -3,13 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
+from headwater.durations import DAY_MS, HOUR_MS, MINUTE_MS
+
 Ints = npt.NDArray[np.int64]
-MINUTE_MS = 60_000
 WINDOWS_MS = {
     "popularity-10m": 10 * MINUTE_MS,
-    "popularity-1h": 60 * MINUTE_MS,
-    "popularity-3h": 180 * MINUTE_MS,
-    "popularity-24h": 1440 * MINUTE_MS,
+    "popularity-1h": HOUR_MS,
+    "popularity-3h": 3 * HOUR_MS,
+    "popularity-24h": DAY_MS,
 }
 
 

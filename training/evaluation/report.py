@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.datafiles import EngagementTable
+from headwater.durations import HOUR_MS
 from headwater.errors import UsageError
 from training.evaluation.comparison import Comparison, compared
 from training.evaluation.popularity import WINDOWS_MS
@@ -21,8 +22,6 @@ from training.methods import CONDITIONAL, HELD_OUT, METHODS
 from training.sampling import is_held_out
 
 FORMAT = 3
-"""Of format 2 the person has no part in the dimensions in which the condition pulls."""
-HOUR_MS = 3_600_000
 AGES_H = (0, 1, 2, 4, 8, 12, 24)
 
 

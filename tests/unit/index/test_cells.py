@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.activity import ItemActivity
+from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, cells, item_index
 from headwater.index.block import Block
@@ -16,7 +17,7 @@ D = 16
 CLUSTERS, SIZE = 50, 100
 K, WANTED = 10, 4
 NOW_MS = 1_700_000_000_000
-LONG_AGO_MS = NOW_MS - 90 * 86_400_000
+LONG_AGO_MS = NOW_MS - 90 * DAY_MS
 Floats = np.ndarray
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from headwater.activity import ItemActivity
+from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, item_index
 from headwater.index.block import Block
@@ -14,7 +15,7 @@ D = 32
 CLUSTERS, SIZE = 40, 100
 K = 10
 NOW_MS = 1_700_000_000_000
-LONG_AGO_MS = NOW_MS - 90 * 86_400_000
+LONG_AGO_MS = NOW_MS - 90 * DAY_MS
 
 
 def test_centroid_and_spread_follow_what_comes_changes_and_goes() -> None:

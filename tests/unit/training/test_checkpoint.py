@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headwater.durations import HOUR_MS
 from headwater.errors import HeadwaterError
 from headwater.events import Engagement, Item
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.checkpoint import FILES, read_checkpoint, write_checkpoint

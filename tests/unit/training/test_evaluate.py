@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from headwater.datafiles import EngagementTable
+from headwater.durations import HOUR_MS
 from headwater.errors import UsageError
 from headwater.events import MAX_TOPICS_PER_ITEM, Item
 from training.batches import LearningSettings
@@ -20,7 +21,6 @@ from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.methods import HELD_OUT
 
 T0 = 1_700_000_000_000
-HOUR_MS = 3_600_000
 LEARNING = LearningSettings()
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus

@@ -8,11 +8,12 @@ import pytest
 
 from headwater.bundle import Bundle
 from headwater.covisit_features import COVISITS
+from headwater.durations import HOUR_MS
 from headwater.errors import BundleRefused, UsageError
 from headwater.events import Engagement, Item
 from headwater.features import STREAMING
 from headwater.query_features import Query, encode_queries
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.user_state import EMPTY
 from headwater.users import Users
 from training.batches import LearningSettings, prepare

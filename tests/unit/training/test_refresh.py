@@ -14,11 +14,12 @@ from kafka.errors import KafkaConnectionError
 from pydantic import SecretStr
 
 from headwater.bundle import bundle_versions
+from headwater.durations import HOUR_MS
 from headwater.errors import AliasMoved, HeadwaterError, ServiceUnavailable, UsageError
 from headwater.events import Engagement, Item, now_ms
 from headwater.names import ENGAGEMENTS, MANIFEST_FILE
 from headwater.settings import DAY_S, Settings
-from headwater.simulator import HOUR_MS, World
+from headwater.simulator import World
 from headwater.verification import VerificationReport
 from tests.bundles import make_bundle
 from tests.unit.training.fake_log import FakeLog
