@@ -25,7 +25,7 @@ from benchmarks.search import alone, library_of
 from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, item_index
-from headwater.index.graph import EF_CONSTRUCTION, MIN_EF, NEIGHBOURS
+from headwater.index.graph_nodes import EF_CONSTRUCTION, MIN_EF, NEIGHBOURS
 from headwater.item_embedding import ItemEmbedding
 
 CLUSTERS = 100

@@ -33,7 +33,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from benchmarks.harness import RUNS, installed, load, news, paced, query_paths, record, send_items
 from benchmarks.items import DIMENSION, make_items, plain_hnswlib
 from headwater.events import Engagement, Item
-from headwater.index.graph import MIN_EF
+from headwater.index.graph_nodes import MIN_EF
 from headwater.names import ENGAGEMENTS, ITEMS
 from headwater.producer import EngagementProducer
 from headwater.settings import Settings

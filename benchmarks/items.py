@@ -15,7 +15,7 @@ import numpy.typing as npt
 from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex
-from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
+from headwater.index.graph_nodes import EF_CONSTRUCTION, NEIGHBOURS
 from headwater.item_embedding import ItemEmbedding
 
 DIMENSION = 64

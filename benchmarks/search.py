@@ -23,7 +23,7 @@ import numpy.typing as npt
 from benchmarks.harness import record
 from benchmarks.items import DIMENSION, NOW_MS, TIE, K, built, make_items, plain_hnswlib, resident_mb
 from headwater.index import ItemIndex, Relevance, item_index
-from headwater.index.graph import EF_CONSTRUCTION, NEIGHBOURS
+from headwater.index.graph_nodes import EF_CONSTRUCTION, NEIGHBOURS
 from headwater.item_embedding import ItemEmbedding
 
 SHARES = (0.0001, 0.001, 0.01, 0.1, 0.3)

@@ -25,17 +25,17 @@ _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 
 def candidates_json(candidates: Candidates) -> bytes:
     """Return `{"item_id": …, "score": …}` of each candidate, scores to `DECIMALS`, with commas in between."""
-    texts, begins, longest = candidates.among.encoded or _encoded(candidates.among)
-    written = np.empty((longest + _MORE) * len(candidates.places), np.uint8)
-    end = _write(texts, begins, candidates.places, candidates.scores, written)
+    texts, begins, longest = candidates.pool.encoded or _encoded(candidates.pool)
+    written = np.empty((longest + _MORE) * len(candidates.positions), np.uint8)
+    end = _write(texts, begins, candidates.positions, candidates.scores, written)
     return written[:end].tobytes()
 
 
-def _encoded(among: ItemIds) -> tuple[Bytes, Ints, int]:
+def _encoded(pool: ItemIds) -> tuple[Bytes, Ints, int]:
     """Return item ids as JSON strings, where each and one after the last would begin, and the longest one's length."""
-    texts, begins = np.frombuffer(orjson.dumps(among.ids), np.uint8), np.empty(len(among.ids) + 1, np.int64)
-    among.encoded = texts, begins, _find(texts, begins)
-    return among.encoded
+    texts, begins = np.frombuffer(orjson.dumps(pool.ids), np.uint8), np.empty(len(pool.ids) + 1, np.int64)
+    pool.encoded = texts, begins, _find(texts, begins)
+    return pool.encoded
 
 
 @njit(types.int64(_OUT, types.int64, _TEXT), cache=True, nogil=True)
@@ -82,12 +82,12 @@ def _find(texts: Bytes, begins: Ints) -> int:
 
 
 @njit(types.int64(_TEXT, _INTS, _INTS, _SCORES, _OUT), cache=True, nogil=True)
-def _write(texts: Bytes, begins: Ints, places: Ints, scores: Floats, out: Bytes) -> int:
+def _write(texts: Bytes, begins: Ints, positions: Ints, scores: Floats, out: Bytes) -> int:
     """Write the candidates; return where the text ends in `out`."""
     at = 0
-    for rank in range(len(places)):
+    for rank in range(len(positions)):
         at = _put(out, at, _BEFORE_ID)
-        for byte in range(begins[places[rank]], begins[places[rank] + 1] - 1):
+        for byte in range(begins[positions[rank]], begins[positions[rank] + 1] - 1):
             out[at] = texts[byte]
             at += 1
         at = _put_score(out, _put(out, at, _BEFORE_SCORE), scores[rank])

@@ -116,9 +116,9 @@ class Followed:
         if self.to_go:
             return
         for pair in list(self.held.pairs.values()):
-            for topic in pair.index.outgrown():
+            for topic in pair.index.topics_needing_cells():
                 async with self.held.writing:
-                    if topic in pair.index.outgrown():
+                    if topic in pair.index.topics_needing_cells():
                         cells = await asyncio.to_thread(Cells.learned, pair.index.embeddings(topic))
                         pair.index.give_cells(topic, cells)
 

@@ -49,7 +49,7 @@ async def verify(state: State, version: str) -> VerificationReport:
                     await index_recall(pair.index, state.retrieval.clock.now_ms(), topic),
                     MIN_INDEX_RECALL,
                 )
-                for topic in (None, *pair.index.wide_topics()[:1])
+                for topic in (None, *pair.index.large_topics()[:1])
             ],
         ],
     )

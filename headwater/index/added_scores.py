@@ -1,4 +1,4 @@
-"""Sparse dimensions of an inner product: what they add to the scores of single items."""
+"""Sparse dimensions of an inner product: scores added to single items."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol

@@ -16,24 +16,26 @@ from headwater.streaming_features import streaming_features
 Ints = npt.NDArray[np.int64]
 
 REFRESH_MS = 250
+"""Age of the streaming dimensions at which all are computed again."""
 REFRESH_SHARE = 0.05
-MOST_STALE, STALE_SHARE = 1024, 0.1
-"""Changed rows, and of all, above which the streaming dimensions of all are computed anew when they are needed."""
+"""Share of the time that this may take."""
+MOST_STALE = 1024
+STALE_SHARE = 0.1
+"""Changed rows, in number and as a share, above which the streaming dimensions of all rows are computed again."""
 SCANNED_FOR_MS = 60_000
+"""How long a scan for active rows is valid."""
 MOST_ACTIVATED = 256
-"""How long what a scan for active rows found is good for, and changed rows until they are found by it, too."""
+"""Rows changed since a scan above which they are merged into it."""
 FIRST_ROOM = 64
 ROOM = 1.25
-"""Rows that a block begins with for each item it is known to get: to grow takes as long as to copy it all."""
-
-
+"""Rows that a block begins with per item it is known to get: to grow takes as long as to copy it all."""
 FEW = 16
 """Embeddings for which BLAS would be slow: it copies its right factor into a form of its own."""
 _ARRAYS = ("_static", "_streaming", "_counts", "_totals", "_as_of_ms", "_first_ms", "_published_ms", "_numbers")
 
 
 def with_room(items: int) -> int:
-    """Return for how many items to make room where so many are known to come."""
+    """Return the room to make for a number of expected items."""
     return round(ROOM * items)
 
 
@@ -46,7 +48,7 @@ class Block:
 
     Args:
         dimension: D of the static dimensions.
-        expected: Items that are known to come; there is room for them until it has to grow.
+        expected: Items it is known to get; it has room for them.
     """
 
     def __init__(self, dimension: int, expected: int = 0) -> None:
@@ -90,7 +92,7 @@ class Block:
         Args:
             item_ids: N ids.
             embeddings, published_ms: (M, D) and (M,), of these and others.
-            chosen: (N,) their places there.
+            chosen: (N,) positions of these items there.
         """
         count = len(item_ids)
         if len(self._static) < count:

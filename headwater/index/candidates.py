@@ -1,4 +1,4 @@
-"""What a search found."""
+"""Answers of a search."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,11 +13,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(slots=True, eq=False)
 class ItemIds:
-    """The item ids of answers that were found together, each once.
+    """The item ids of answers found together, each once.
 
     Attributes:
         ids: N of them.
-        encoded: What is made of them for one of these answers, for the others.
+        encoded: Cached JSON encoding of the ids, shared by answers found together.
     """
 
     ids: list[str]
@@ -26,16 +26,16 @@ class ItemIds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """One row's answer, best first.
+    """One answer, best first.
 
     Attributes:
-        among: The ids of its items, and perhaps of others.
-        places: (K,) where each of its items is among them.
+        pool: The ids of its items, and perhaps of others.
+        positions: (K,) of its items in the pool.
         scores: (K,) float32.
     """
 
-    among: ItemIds
-    places: Ints
+    pool: ItemIds
+    positions: Ints
     scores: Floats
 
     @classmethod
@@ -46,5 +46,5 @@ class Candidates:
     @property
     def item_ids(self) -> list[str]:
         """Return the ids of its items."""
-        ids = self.among.ids
-        return [ids[place] for place in self.places.tolist()]
+        ids = self.pool.ids
+        return [ids[position] for position in self.positions.tolist()]

@@ -1,4 +1,4 @@
-"""K-means cells of a matrix's rows: a search reads those that promise most instead of all, and each row in 8 bits a dimension."""
+"""K-means cells of a matrix's rows: a search reads the most promising ones, 8 bits per dimension."""
 
 from typing import Self
 
@@ -13,35 +13,43 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
 
 LEAST_READ = 8_000
+"""Rows that a search reads at least."""
 MARGIN = 1.5
-"""Rows that a search reads at least, and by how much the best of a cell may be farther from its mean than is likely."""
+"""How much farther from its mean than is likely the best row of a cell may be."""
 CELLS = 4
-"""Cells for each root of the number of rows: more are smaller, and take longer to learn."""
-MOST_NARROW = 512
-"""Narrow cells in a wide one: where most rows are in one, learning takes no longer than elsewhere."""
-SAMPLED, SEEDED, ROUNDS = 16, 8, 4
-"""Rows for each centroid that it is learned from, how many of them may become one, and how often it moves."""
-STRAYS, SETTLED = 2048, 32
-"""Changed rows that each search reads until they get cells, and how many new ones those get that fit into none."""
+"""Cells per root of the number of rows: more are smaller, and take longer to learn."""
+MAX_SMALL = 512
+"""Small cells in a large one: where most rows are in one, learning takes no longer than elsewhere."""
+SAMPLED = 16
+"""Rows per centroid that it is learned from."""
+SEEDED = 8
+"""Rows per centroid, of those sampled, that it may begin at."""
+ROUNDS = 4
+"""Rounds of k-means."""
+STRAYS = 2048
+"""Changed rows that each search reads until they get cells."""
+SETTLED = 32
+"""New cells for changed rows that fit into none, at most."""
 FITS = 2
-"""How many times as far from the mean as is usual in its cell a row may lie that joins it, squared."""
-AT_ONCE, TIE = 4096, 1e-4
-LARGEST = np.float32(127)
-"""Of a code: a row is read as D codes of 8 bits and their scale, a fourth of what its embedding takes."""
-MOST, GONE = 2**16, 2**62
-"""Cells, and no row: what was here has changed since. No place: the row has none."""
+"""How many times the usual squared distance from the mean of its cell a row that joins it may have."""
+TIE = 1e-4
+AT_ONCE = 4096
+MAX_CODE = np.float32(127)
+"""A row is read as D codes of 8 bits and their scale, a fourth of what its embedding takes."""
+MAX_CELLS = 2**16
+GONE = 2**62
+"""Marks an empty position, or a row without one."""
 
 
 class Cells:
-    """Cells of N rows, learned in two steps: a few wide ones, then narrow ones inside each.
+    """Cells of N rows, learned in two steps: a few large ones, then small ones inside each.
 
     Of n rows that are spread normally around a mean, the best for a user lies about sqrt(2 ln n) standard deviations
     from it in the user's direction. A search reads cells in the order of that, until the next one promises nothing
     better than what is found: a few where clusters lie apart, most where there is one. Rows that come or change are
     read by each search until they get cells: those that there are, or where they lie apart from them their own.
 
-    What is read has places, cell by cell, after them the places of rows that have none: the codes of each place are
-    those of its row.
+    Codes are stored by position: those of each cell together, after them those of rows without a cell.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -55,13 +63,13 @@ class Cells:
         cells = cls(embeddings.shape[1])
         cells._learned_from = len(embeddings)
         count, cell_of = CELLS * len(embeddings) ** 0.5, np.empty(len(embeddings), dtype=np.int64)
-        wide_of = _closest(embeddings, _centroids(embeddings, round(count**0.5)))
-        by_cell, ends = np.argsort(wide_of, kind="stable"), np.cumsum(np.bincount(wide_of))
+        large_of = _closest(embeddings, _centroids(embeddings, round(count**0.5)))
+        by_cell, ends = np.argsort(large_of, kind="stable"), np.cumsum(np.bincount(large_of))
         for rows in filter(len, np.split(by_cell, ends[:-1])):
-            narrow = min(max(1, round(count * len(rows) / len(embeddings))), MOST_NARROW)
-            cell_of[rows] = cells._add(embeddings[rows], narrow)
+            small = min(max(1, round(count * len(rows) / len(embeddings))), MAX_SMALL)
+            cell_of[rows] = cells._add(embeddings[rows], small)
         every = np.arange(len(embeddings))
-        cells._lay(every, every, *_coded(embeddings), cell_of)
+        cells._store(every, every, *_coded(embeddings), cell_of)
         return cells
 
     def _add(self, embeddings: Floats, count: int) -> Ints:
@@ -77,8 +85,8 @@ class Cells:
         self._variances = np.concatenate((self._variances, variances))
         return cell_of
 
-    def _lay(self, rows: Ints, places: Ints, codes: Codes, scales: Floats, cell_of: Ints) -> None:
-        """Give rows (R,), whose codes are at some places (R,) so far, places cell by cell, with room for more after them."""
+    def _store(self, rows: Ints, positions: Ints, codes: Codes, scales: Floats, cell_of: Ints) -> None:
+        """Store rows (R,), whose codes are now at `positions` (R,), cell by cell, with room for more after them."""
         order = np.argsort(cell_of.astype(np.uint16), kind="stable")  # of 16 bits in linear time
         sizes = np.bincount(cell_of, minlength=len(self._means))
         self._likely = (MARGIN * np.sqrt(2 * np.log(np.maximum(1, sizes)))).astype(np.float32)
@@ -86,33 +94,33 @@ class Cells:
         self._used, room = len(rows), len(rows) + STRAYS + 1
         self._rows, self._codes = np.full(room, GONE), np.empty((room, codes.shape[1]), dtype=np.int8)
         self._scales = np.empty(room, dtype=np.float32)
-        self._rows[: self._used], moved = rows[order], places[order]
+        self._rows[: self._used], moved = rows[order], positions[order]
         np.take(codes, moved, axis=0, out=self._codes[: self._used], mode="clip")  # a buffer would take twice as long
         np.take(scales, moved, out=self._scales[: self._used], mode="clip")
-        self._place_of = np.full(int(rows.max(initial=-1)) + 1, GONE)
-        self._place_of[self._rows[: self._used]] = np.arange(self._used)
+        self._position_of = np.full(int(rows.max(initial=-1)) + 1, GONE)
+        self._position_of[self._rows[: self._used]] = np.arange(self._used)
 
     def touch(self, row: int, embeddings: Floats) -> None:
-        """Note that a row is new, or holds something else than before.
+        """Note that a row is new or has another embedding.
 
         Args:
             embeddings: (N, D) float32, the rows as they are now.
         """
         self._changes += 1
-        if row >= len(self._place_of):
-            known, self._place_of = self._place_of, np.full(2 * row + 1, GONE)
-            self._place_of[: len(known)] = known
-        if self._place_of[row] != GONE:
-            self._rows[self._place_of[row]] = GONE
-        place = self._place_of[row] = self._used
+        if row >= len(self._position_of):
+            known, self._position_of = self._position_of, np.full(2 * row + 1, GONE)
+            self._position_of[: len(known)] = known
+        if self._position_of[row] != GONE:
+            self._rows[self._position_of[row]] = GONE
+        position = self._position_of[row] = self._used
         codes, scales = _coded(embeddings[row : row + 1])
-        self._rows[place], self._codes[place], self._scales[place] = row, codes[0], scales[0]
+        self._rows[position], self._codes[position], self._scales[position] = row, codes[0], scales[0]
         self._used += 1
         if self._used == len(self._rows):
             self._settle(embeddings)
 
     def _settle(self, embeddings: Floats) -> None:
-        """Give rows that have no cell one."""
+        """Assign cells to the rows that have none."""
         here = self._rows[: self._used] < len(embeddings)
         cell_of = np.repeat(np.arange(len(self._means) + 1), np.diff(self._ends, append=self._used))
         strays = np.flatnonzero(here[self._ends[-1] :]) + self._ends[-1]
@@ -120,14 +128,14 @@ class Cells:
         cells = _closest(inside, self._means)
         apart = inside - self._means[cells]
         fit = np.einsum("rd,rd->r", apart, apart) <= FITS * self._variances[cells].sum(axis=1) + TIE
-        if not fit.all() and len(self._means) + SETTLED < MOST:
+        if not fit.all() and len(self._means) + SETTLED < MAX_CELLS:
             cells[~fit] = self._add(inside[~fit], SETTLED)
         cell_of[strays] = cells
         kept = np.flatnonzero(here)
-        self._lay(self._rows[kept], kept, self._codes, self._scales, cell_of[kept])
+        self._store(self._rows[kept], kept, self._codes, self._scales, cell_of[kept])
 
-    def outgrown(self) -> bool:
-        """Say whether more rows changed than they were learned from."""
+    def is_stale(self) -> bool:
+        """Say whether more rows have changed than the cells were learned from."""
         return self._changes > self._learned_from
 
     def near(self, length: int, embedding: Floats, k: int, wanted: int) -> Ints:
@@ -148,8 +156,8 @@ class Cells:
 
 
 def _coded(embeddings: Floats) -> tuple[Codes, Floats]:
-    """Return what is about the embeddings (R, D) once each row is multiplied by its scale (R,)."""
-    scales = np.maximum(np.abs(embeddings).max(axis=1, initial=0) / LARGEST, np.finfo(np.float32).tiny)
+    """Return codes (R, D) and scales (R,) whose products are about the embeddings (R, D)."""
+    scales = np.maximum(np.abs(embeddings).max(axis=1, initial=0) / MAX_CODE, np.finfo(np.float32).tiny)
     codes = np.empty(embeddings.shape, dtype=np.int8)
     for start in range(0, len(embeddings), AT_ONCE):
         part = slice(start, start + AT_ONCE)
@@ -265,11 +273,11 @@ def _read(
             begin, end = ends[order[turn]], ends[order[turn] + 1]
         _score(codes[begin:end], embedding, scores[read : read + end - begin])
         at = read
-        for place in range(begin, end):
-            score = scores[at] * scales[place]
+        for position in range(begin, end):
+            score = scores[at] * scales[position]
             at += 1
-            if rows[place] < length:
-                found[read], scores[read] = rows[place], score
+            if rows[position] < length:
+                found[read], scores[read] = rows[position], score
                 _offer(best, score)
                 read += 1
     return found[:read], scores[:read]

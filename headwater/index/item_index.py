@@ -1,7 +1,6 @@
-"""One index generation's items, searched exactly inside a topic, by cells inside a wide one, by HNSW over a large corpus."""
+"""One index generation's items, searched exactly inside a topic, by cells inside a large one, by HNSW over a large corpus."""
 
 from collections.abc import Collection, Sequence
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +13,22 @@ from headwater.index.block import Block, with_room
 from headwater.index.candidates import Candidates
 from headwater.index.cells import Cells
 from headwater.index.exact_search import search_exactly
-from headwater.index.found import named
 from headwater.index.graph import Graph
+from headwater.index.hits import to_candidates
 from headwater.index.large_search import LargeSearch
+from headwater.index.relevance import Relevance
 from headwater.item_embedding import ItemEmbedding
 
 EXACT_LIMIT = 100_000
+"""Items up to which all of them are scored."""
 EXACT_TOPIC_LIMIT = 50_000
-"""Items, and items of a topic, up to which all of them are scored."""
-ACTIVE_MS, ACTIVE_SHARE = HALF_LIVES_MS[2], 0.1
-"""Items engaged with or published for so long are always scored; where they are more of all, all are."""
+"""Items of a topic up to which all of them are scored."""
+ACTIVE_MS = HALF_LIVES_MS[2]
+"""Items engaged with or published so recently are always scored."""
+ACTIVE_SHARE = 0.1
+"""Share of active items above which all items are scored."""
 
 Embeddings = npt.NDArray[np.float32]
-
-
-class Relevance(StrEnum):
-    """How an answer is held to its topic."""
-
-    OFF = "off"
-    TOPIC = "topic"
-    THRESHOLD = "threshold"
 
 
 class ItemIndex:
@@ -41,21 +36,21 @@ class ItemIndex:
 
     Args:
         dimension: D of the static item embeddings.
-        like: Knows all item activity, and the index begins with room for as many items: growing makes queries wait.
-        version: Whose item tower embeds what comes in.
+        template: Index whose item activity is copied and whose size is preallocated, since growing blocks queries.
+        version: The bundle whose item tower embeds the items.
     """
 
-    def __init__(self, dimension: int, like: "ItemIndex | None" = None, version: str = "") -> None:
+    def __init__(self, dimension: int, template: "ItemIndex | None" = None, version: str = "") -> None:
         self.dimension, self.version = dimension, version
-        self._expected = like.topics() if like is not None else {}
-        expected = len(like) if like is not None else 0
+        self._expected = template.topics() if template is not None else {}
+        expected = len(template) if template is not None else 0
         self.everything = Block(dimension, expected)
         self.graph = Graph(dimension, with_room(expected))
         self._blocks: dict[str, Block] = {}
         self._topics: list[tuple[str, ...]] = []
-        self._activities: dict[str, ItemActivity] = dict(like._activities) if like is not None else {}
+        self._activities: dict[str, ItemActivity] = dict(template._activities) if template is not None else {}
         self._large = LargeSearch(self.everything, self._blocks, self.graph)
-        self._outgrown: set[str] = set()
+        self._needing_cells: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.everything)
@@ -71,10 +66,10 @@ class ItemIndex:
         """Return the topics of live items, a view."""
         return self._blocks.keys()
 
-    def wide_topics(self) -> list[str]:
-        """Return the topics that are searched by cells, the widest first."""
-        wide = [topic for topic, block in self._blocks.items() if len(block) > EXACT_TOPIC_LIMIT]
-        return sorted(wide, key=lambda topic: -len(self._blocks[topic]))
+    def large_topics(self) -> list[str]:
+        """Return the topics that are searched by cells, the largest first."""
+        large = [topic for topic, block in self._blocks.items() if len(block) > EXACT_TOPIC_LIMIT]
+        return sorted(large, key=lambda topic: -len(self._blocks[topic]))
 
     def embeddings(self, topic: str | None) -> Embeddings:
         """Return the static embeddings of a topic's items, or of all, (N, D), a view."""
@@ -126,7 +121,7 @@ class ItemIndex:
         Args:
             item_ids: N ids.
             topic_sets: The topics that items carry together, each combination once.
-            topic_set_of: (N,) places in `topic_sets`.
+            topic_set_of: (N,) positions in `topic_sets`.
             published_ms: (N,) publish times.
             embeddings: (N, D) float32.
         """
@@ -143,7 +138,7 @@ class ItemIndex:
             rows = np.sort(np.concatenate(parts))
             self._blocks[topic] = Block(self.dimension)
             self._blocks[topic].fill(names[rows].tolist(), embeddings, published_ms, rows)
-            self._note_width(topic)
+            self._note_size(topic)
 
     def _is_changed(self, item: ItemEmbedding) -> bool:
         return item.item_id not in self.everything or not np.array_equal(
@@ -161,29 +156,29 @@ class ItemIndex:
             if block is None:
                 block = self._blocks[topic] = Block(self.dimension, self._expected.get(topic, 0))
             block.put(item.item_id, item.embedding, item.published_at, activity)
-            self._note_width(topic)
+            self._note_size(topic)
 
-    def _note_width(self, topic: str) -> None:
+    def _note_size(self, topic: str) -> None:
         block = self._blocks[topic]
-        if len(block) > EXACT_TOPIC_LIMIT and (block.cells is None or block.cells.outgrown()):
-            self._outgrown.add(topic)
+        if len(block) > EXACT_TOPIC_LIMIT and (block.cells is None or block.cells.is_stale()):
+            self._needing_cells.add(topic)
 
-    def outgrown(self) -> list[str]:
-        """Return the topics of which cells are to be learned; until they are, a topic is searched with what it has."""
-        return [topic for topic in self._outgrown if topic in self._blocks]
+    def topics_needing_cells(self) -> list[str]:
+        """Return the large topics whose cells are missing or stale; until they are learned, the old ones are used."""
+        return [topic for topic in self._needing_cells if topic in self._blocks]
 
     def learn_cells(self) -> None:
-        """Learn all that `outgrown` says, which takes half a second for 300,000 items; a server does so beside its queries."""
-        for topic in self.outgrown():
+        """Learn the cells of `topics_needing_cells`: half a second for 300,000 items, so servers do it in a thread."""
+        for topic in self.topics_needing_cells():
             self.give_cells(topic, Cells.learned(self.embeddings(topic)))
 
     def give_cells(self, topic: str, cells: Cells) -> None:
         """Take over cells that were learned of `embeddings(topic)`; no item may have come, changed or gone since."""
         self._blocks[topic].cells = cells
-        self._outgrown.discard(topic)
+        self._needing_cells.discard(topic)
 
     def delete(self, item_ids: Collection[str]) -> None:
-        """Delete items; unknown ones are none."""
+        """Delete items; unknown ids are ignored."""
         for item_id in item_ids:
             if item_id in self.everything:
                 row = self.everything.rows[item_id]
@@ -232,18 +227,18 @@ class ItemIndex:
 
         Args:
             embeddings: (B, D + STREAMING) float32.
-            k: Candidates a row.
-            topic: What the answer is about; None searches everything.
+            k: Candidates per row.
+            topic: The condition; None searches everything.
             now_ms: The time that streaming features and ages are computed for.
             relevance: TOPIC restricts to the topic's items; OFF leaves it to the user tower; THRESHOLD drops items
                 whose cosine with the topic's centroid is below `min_relevance`.
-            exclude: Item ids that a row must not have.
+            exclude: Item ids that each row must not have.
             added: What is added to the scores of single items.
             max_age_ms: Leaves out items published longer ago.
 
         Raises:
             DimensionMismatch: the user tower and this index generation do not belong together.
-            UnknownTopic: no live item carries the topic, and the answer is to be held to it.
+            UnknownTopic: no live item carries the topic, and the answer is restricted to it.
         """
         if embeddings.shape[1] != self.dimension + STREAMING:
             raise DimensionMismatch(
@@ -254,10 +249,10 @@ class ItemIndex:
         eligible = self._eligible(block, topic, relevance, now_ms, max_age_ms, min_relevance)
         active = self._active_of_large(block, now_ms) if eligible is None else None
         if active is None:
-            return named(block, search_exactly(block, embeddings, k, now_ms, eligible, excluded, added))
+            return to_candidates(block, search_exactly(block, embeddings, k, now_ms, eligible, excluded, added))
         return [
-            self._large.search(block, active, embedding, k, now_ms, out, added.of([place]) if added else None)
-            for place, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
+            self._large.search(block, active, embedding, k, now_ms, out, added.of([row]) if added else None)
+            for row, (embedding, out) in enumerate(zip(embeddings, excluded, strict=True))
         ]
 
     def _block(self, topic: str | None, relevance: Relevance) -> Block:

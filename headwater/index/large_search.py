@@ -1,4 +1,4 @@
-"""Search of a block that is too large to score every row: of what is near the user, what is active, and promising topics."""
+"""Search of a block too large to score every row: rows near the user, active rows, and promising topics."""
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -11,19 +11,23 @@ from headwater.index.added_scores import AddedScores
 from headwater.index.block import Block
 from headwater.index.candidates import Candidates
 from headwater.index.exact_search import rows_of, search_exactly
-from headwater.index.found import Best, Found, united
 from headwater.index.graph import Graph
-from headwater.index.outlook import Outlook
+from headwater.index.hits import BlockHits, RowHits, united
 from headwater.index.top import NEVER, top
+from headwater.index.topic_bounds import TopicBounds
 
-OVERFETCH, RESCORED, FROM_GRAPH = 4, 16, 24
-"""Items near a user for each candidate: as many are looked for in cells, so many of the nearest are scored with what streams,
-and of those from the graph so many."""
-OUTLOOK_SHARE = 0.005
-"""Of the items that may come, change or go until it is told anew where topics lie."""
+CELL_CANDIDATES = 4
+"""Best rows by static score that cells are read for, per requested candidate."""
+CELL_RESCORED = 16
+"""Rows from cells that are scored with streaming features, per requested candidate."""
+GRAPH_RESCORED = 24
+"""Rows from the graph that are scored with streaming features, per requested candidate."""
+BOUNDS_SHARE = 0.005
+"""Share of the items that may change before the topics' bounds are computed again."""
 PROBED_ITEMS = 20_000
+"""Items of topics searched beside the graph, in all."""
 PROBED_TOPICS = 16
-"""Topics that are looked at for an answer about everything, where the graph is searched, and their items in all."""
+"""Topics searched beside the graph, at most."""
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -37,12 +41,12 @@ class LargeSearch:
         graph: Of everything.
 
     Attributes:
-        changes: Items that came, changed or went since it was told where topics lie.
+        changes: Items inserted, changed or deleted since the topics' bounds were computed.
     """
 
     def __init__(self, everything: Block, blocks: Mapping[str, Block], graph: Graph) -> None:
         self._everything, self._blocks, self._graph = everything, blocks, graph
-        self._outlook: Outlook | None = None
+        self._bounds: TopicBounds | None = None
         self.changes = 0
 
     def search(
@@ -65,7 +69,7 @@ class LargeSearch:
         if block is self._everything:  # a graph stays in one cluster where several are good
             for topic in self._promising(embedding[:-STREAMING]):
                 found.append(
-                    (topic, search_exactly(topic, embedding[None, :], k, now_ms, None, [excluded], added).best(0))
+                    (topic, search_exactly(topic, embedding[None, :], k, now_ms, None, [excluded], added).of_answer(0))
                 )
         return united(found, k)
 
@@ -73,10 +77,10 @@ class LargeSearch:
         """Yield the blocks of promising topics, with at most `PROBED_ITEMS` in all."""
         if not self._blocks:
             return
-        if self._outlook is None or self.changes > OUTLOOK_SHARE * len(self._everything):
-            self._outlook, self.changes = Outlook(self._blocks), 0
+        if self._bounds is None or self.changes > BOUNDS_SHARE * len(self._everything):
+            self._bounds, self.changes = TopicBounds(self._blocks), 0
         left = PROBED_ITEMS
-        known = filter(None, map(self._blocks.get, self._outlook.promising(embedding)))
+        known = filter(None, map(self._blocks.get, self._bounds.promising(embedding)))
         for block in islice(known, PROBED_TOPICS):
             if len(block) <= left:
                 left -= len(block)
@@ -91,8 +95,8 @@ class LargeSearch:
         now_ms: int,
         excluded: Collection[str],
         added: AddedScores | None,
-    ) -> Best:
-        """Score what the static dimensions say is near, what is active, and what has added scores."""
+    ) -> RowHits:
+        """Return the best of the rows near the user by static score, the active ones, and those with added scores."""
         out = rows_of(block, excluded)
         parts = [self._near(block, embedding[:-STREAMING], k, len(out)), active]
         more = added.within(block) if added else None
@@ -101,16 +105,16 @@ class LargeSearch:
         chosen = np.sort(np.concatenate(parts))
         chosen = chosen[np.diff(chosen, prepend=-1) > 0]
         if len(chosen) < min(k + len(out), len(block)):
-            return search_exactly(block, embedding[None, :], k, now_ms, None, [excluded], added).best(0)
+            return search_exactly(block, embedding[None, :], k, now_ms, None, [excluded], added).of_answer(0)
         scores = block.scores_of(chosen, embedding, now_ms)
         if more:
             scores[np.searchsorted(chosen, more.rows)] += more.scores
         scores[np.isin(chosen, out)] = NEVER
-        places, best = Found(*top(scores[None, :], k)).best(0)
-        return Best(chosen[places], best)
+        positions, best = BlockHits(*top(scores[None, :], k)).of_answer(0)
+        return RowHits(chosen[positions], best)
 
     def _near(self, block: Block, embedding: Embeddings, k: int, excluded: int) -> npt.NDArray[np.int64]:
         if block.cells is None:
-            return self._graph.search(embedding, FROM_GRAPH * k + excluded)
-        wanted, near = OVERFETCH * k + excluded, RESCORED * k + excluded
-        return block.cells.near(len(block), np.ascontiguousarray(embedding), wanted, near)
+            return self._graph.search(embedding, GRAPH_RESCORED * k + excluded)
+        found, rescored = CELL_CANDIDATES * k + excluded, CELL_RESCORED * k + excluded
+        return block.cells.near(len(block), np.ascontiguousarray(embedding), found, rescored)

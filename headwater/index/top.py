@@ -1,4 +1,4 @@
-"""The best of many scores: what is left of a search once the matrix product is done."""
+"""Selection of the best of many scores."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,37 +10,39 @@ Keys = npt.NDArray[np.uint64]
 
 NEVER = np.float32(-np.inf)
 """The score of what must not be found."""
-GROUPS, GROUP = 2, 4
-"""Groups of scores for each one that is wanted, and how large they must be to be worth their while."""
+GROUPS = 2
+"""Groups of scores per requested one."""
+MIN_GROUP = 4
+"""Scores per group from which grouping pays."""
 NOTHING = np.uint64(2**64 - 1)
-_SIGN, _PLACE = np.uint32(2**31), np.uint64(2**32 - 1)
+_SIGN, _POSITION = np.uint32(2**31), np.uint64(2**32 - 1)
 
 
 def top(scores: Floats, k: int) -> tuple[Ints, Floats, Ints]:
-    """Return the best of each row, best first, equal ones in order of place.
+    """Return the best of each row, best first, equal ones in order of position.
 
     Args:
-        scores: (B, N) float32, `NEVER` for what must not be found.
+        scores: (B, N) float32, `NEVER` where it must not be found.
         k: How many at most.
 
     Returns:
-        Places (B, k), their scores (B, k), and how many of them a row has, (B,).
+        Positions (B, k), their scores (B, k), and how many of them a row has, (B,).
     """
     k = min(k, scores.shape[1])
-    places, best = np.zeros((len(scores), k), dtype=np.int64), np.full((len(scores), k), NEVER)
+    positions, best = np.zeros((len(scores), k), dtype=np.int64), np.full((len(scores), k), NEVER)
     counts = np.zeros(len(scores), dtype=np.int64)
     if k and len(scores):
         scores = np.ascontiguousarray(scores)
         keys = _keys(scores, _bars(scores, k), k)
         keys.sort(axis=1)
-        _read(keys, scores, places, best, counts)
-    return places, best, counts
+        _read(keys, scores, positions, best, counts)
+    return positions, best, counts
 
 
 def _bars(scores: Floats, k: int) -> Floats:
-    """Return for each row what at least k scores are not below, and few more: so many groups hold one."""
+    """Return for each row a bar that at least k scores reach, and few more: the k-th best of the groups' highest."""
     size = GROUPS * k
-    if scores.shape[1] < GROUP * size:
+    if scores.shape[1] < MIN_GROUP * size:
         return np.full(len(scores), NEVER)
     highest = _highest(scores, size)
     highest.partition(size - k, axis=1)
@@ -62,35 +64,35 @@ def _highest(scores: Floats, size: int) -> Floats:
 
 @njit("uint64[:, ::1](float32[:, ::1], float32[::1], int64)", cache=True, nogil=True)
 def _keys(scores: Floats, bars: Floats, k: int) -> Keys:
-    """Return what may be among the best of each row as numbers, the better the smaller, that hold score and place."""
+    """Return candidates for the best of each row as integers of score and position, the best smallest."""
     above = np.zeros(len(scores), dtype=np.int64)
     for row in range(len(scores)):
-        for place in range(scores.shape[1]):
-            above[row] += scores[row, place] > bars[row]
+        for position in range(scores.shape[1]):
+            above[row] += scores[row, position] > bars[row]
     keys = np.full((len(scores), max(k, above.max())), NOTHING)
     bits = scores.view(np.uint32)
     for row in range(len(scores)):
         bar, end = bars[row], 0
         level = k - above[row] if bar > NEVER else 0
-        for place in range(scores.shape[1]):
-            score = scores[row, place]
-            if not (score > bar or (score == bar and level > 0)):  # what is no number is neither
+        for position in range(scores.shape[1]):
+            score = scores[row, position]
+            if not (score > bar or (score == bar and level > 0)):  # NaN is neither
                 continue
             level -= score == bar
-            pattern = bits[row, place]
+            pattern = bits[row, position]
             falling = pattern if pattern & _SIGN else ~pattern & ~_SIGN
-            keys[row, end] = np.uint64(falling) << np.uint64(32) | np.uint64(place)
+            keys[row, end] = np.uint64(falling) << np.uint64(32) | np.uint64(position)
             end += 1
     return keys
 
 
 @njit("void(uint64[:, ::1], float32[:, ::1], int64[:, ::1], float32[:, ::1], int64[::1])", cache=True, nogil=True)
-def _read(keys: Keys, scores: Floats, places: Ints, best: Floats, counts: Ints) -> None:
-    """Write where the first of each row's keys stand, and their scores."""
+def _read(keys: Keys, scores: Floats, positions: Ints, best: Floats, counts: Ints) -> None:
+    """Write the positions and scores of each row's first keys."""
     for row in range(len(keys)):
-        for rank in range(places.shape[1]):
+        for rank in range(positions.shape[1]):
             if keys[row, rank] == NOTHING:
                 break
-            place = np.int64(keys[row, rank] & _PLACE)
-            places[row, rank], best[row, rank] = place, scores[row, place]
+            position = np.int64(keys[row, rank] & _POSITION)
+            positions[row, rank], best[row, rank] = position, scores[row, position]
             counts[row] += 1

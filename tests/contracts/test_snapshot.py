@@ -1,4 +1,4 @@
-"""Snapshots: the committed one of format 4 stays readable; broken ones are passed over."""
+"""Snapshots: the committed one of format 4 stays readable; broken ones are skipped."""
 
 import shutil
 from pathlib import Path

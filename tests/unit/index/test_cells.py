@@ -1,4 +1,4 @@
-"""Cells of a wide topic: nothing is lost as rows come, change and go, and what promises most is read first."""
+"""Cells of a large topic: nothing is lost as rows come, change and go, and what promises most is read first."""
 
 import numpy as np
 import pytest
@@ -112,25 +112,25 @@ def test_a_cluster_that_comes_later_is_found(monkeypatch: pytest.MonkeyPatch) ->
     assert found / (50 * K) >= 0.95
 
 
-def test_they_are_outgrown_once_all_rows_have_changed() -> None:
+def test_they_are_stale_once_all_rows_have_changed() -> None:
     block = filled(np.zeros((1000, D), dtype=np.float32))
     assert block.cells
     for number in range(1001):
-        assert not block.cells.outgrown()
+        assert not block.cells.is_stale()
         block.put(f"i{number % 1000}", np.full(D, number + 1, dtype=np.float32), LONG_AGO_MS, ItemActivity())
         block.put(f"i{number % 1000}", np.full(D, number + 1, dtype=np.float32), LONG_AGO_MS, ItemActivity())
-    assert block.cells.outgrown()
+    assert block.cells.is_stale()
 
 
 def test_a_topic_is_searched_exactly_until_its_cells_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_index, "EXACT_TOPIC_LIMIT", 100)
     index, embeddings = ItemIndex(D), clustered(np.random.default_rng(0))[:200]
     index.upsert([ItemEmbedding(f"i{n}", ("t",), LONG_AGO_MS, each) for n, each in enumerate(embeddings)])
-    assert index.outgrown() == ["t"]
+    assert index.topics_needing_cells() == ["t"]
     user = np.hstack((embeddings[:1], np.zeros((1, STREAMING), dtype=np.float32)))
     before = index.search(user, K, "t", NOW_MS)[0]
     index.learn_cells()
-    assert index.outgrown() == []
+    assert index.topics_needing_cells() == []
     assert index.search(user, K, "t", NOW_MS)[0].item_ids == before.item_ids
 
 

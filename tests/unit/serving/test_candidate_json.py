@@ -24,11 +24,11 @@ def test_what_is_written_is_what_json_reads() -> None:
 
 
 def test_answers_may_share_their_items() -> None:
-    among = ItemIds(ODD_IDS)
-    for places in ([4, 0, 3], [0], [8, 1]):
-        candidates = Candidates(among, np.array(places), np.arange(len(places), dtype=np.float32))
+    pool = ItemIds(ODD_IDS)
+    for positions in ([4, 0, 3], [0], [8, 1]):
+        candidates = Candidates(pool, np.array(positions), np.arange(len(positions), dtype=np.float32))
         read = json.loads(b"[" + candidates_json(candidates) + b"]")
-        assert [each["item_id"] for each in read] == candidates.item_ids == [ODD_IDS[place] for place in places]
+        assert [each["item_id"] for each in read] == candidates.item_ids == [ODD_IDS[at] for at in positions]
 
 
 def test_no_candidates_are_an_empty_list() -> None:
@@ -41,5 +41,5 @@ def test_what_is_no_number_is_null() -> None:
 
 def test_random_scores_keep_five_decimals() -> None:
     scores = (np.random.default_rng(0).standard_normal(1000) * 20).astype(np.float32)
-    found = written([f"item-{place}" for place in range(1000)], scores.tolist())
+    found = written([f"item-{position}" for position in range(1000)], scores.tolist())
     assert np.abs(np.array([each["score"] for each in found]) - scores).max() <= 0.000006

@@ -147,10 +147,10 @@ async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: p
     before = (await world.ask("news")).candidates.item_ids
     world.followed.targets = {0: 100}  # there is more to read: inserts shall not wait
     await world.followed.learn_cells()
-    assert world.held.live.index.outgrown() == ["news"]
+    assert world.held.live.index.topics_needing_cells() == ["news"]
     world.followed.targets = {}
     await world.followed.learn_cells()
-    assert world.held.live.index.outgrown() == []
+    assert world.held.live.index.topics_needing_cells() == []
     assert (await world.ask("news")).candidates.item_ids == before
 
 

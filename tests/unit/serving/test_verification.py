@@ -23,7 +23,7 @@ def test_recall_inside_a_wide_topic_is_that_of_its_cells(monkeypatch: pytest.Mon
         for number, embedding in enumerate(random.normal(size=(1100, D)).astype(np.float32))
     ])  # fmt: skip
     index.learn_cells()
-    assert index.wide_topics() == ["wider", "wide"]
+    assert index.large_topics() == ["wider", "wide"]
     assert asyncio.run(verification.index_recall(index, NOW_MS, "wider")) == 1.0
     monkeypatch.setattr(Cells, "near", lambda cells, length, embedding, k, wanted: np.arange(k))
     assert asyncio.run(verification.index_recall(index, NOW_MS, "wider")) < 0.5

@@ -1,4 +1,4 @@
-"""Which topics may hold the best items for a user, told from where their items lie."""
+"""Which topics may hold the best items for a user."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,8 +8,8 @@ import numpy.typing as npt
 from headwater.index.block import Block
 
 
-class Outlook:
-    """Centroid and spread of each topic's items, as they were when this was made.
+class TopicBounds:
+    """Snapshot of each topic's centroid and spread, to rank topics by the score their best item may reach.
 
     Of n items that are spread normally around a centroid, the best for a user lies about sqrt(2 ln n) standard deviations
     from it in the user's direction.
@@ -22,6 +22,6 @@ class Outlook:
         self._reach = np.array([block.spread() for block in blocks.values()]) * np.sqrt(2 * np.log(sizes))
 
     def promising(self, embedding: npt.NDArray[np.float32]) -> Iterator[str]:
-        """Yield the topics for a static user embedding (D,), that of the best item to be expected first."""
+        """Yield the topics for a static user embedding (D,), highest expected best score first."""
         expected = self._centroids @ embedding + np.linalg.norm(embedding) * self._reach
-        yield from (self._topics[place] for place in np.argsort(-expected).tolist())
+        yield from (self._topics[topic] for topic in np.argsort(-expected).tolist())

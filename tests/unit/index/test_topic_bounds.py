@@ -8,7 +8,7 @@ from headwater.durations import DAY_MS
 from headwater.features import STREAMING
 from headwater.index import ItemIndex, item_index
 from headwater.index.block import Block
-from headwater.index.outlook import Outlook
+from headwater.index.topic_bounds import TopicBounds
 from headwater.item_embedding import ItemEmbedding
 
 D = 32
@@ -40,7 +40,7 @@ def test_a_wide_topic_promises_more_than_a_narrow_one_at_the_same_place() -> Non
         embeddings = random.normal(mean, spread, size=(SIZE, D)).astype(np.float32)
         item_ids, published_ms = [f"{name}-{row}" for row in range(SIZE)], np.full(SIZE, LONG_AGO_MS)
         blocks[name].fill(item_ids, embeddings, published_ms, np.arange(SIZE))
-    assert list(Outlook(blocks).promising(np.ones(D, dtype=np.float32))) == ["wide", "narrow", "elsewhere"]
+    assert list(TopicBounds(blocks).promising(np.ones(D, dtype=np.float32))) == ["wide", "narrow", "elsewhere"]
 
 
 def test_everything_is_found_where_clusters_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
