@@ -75,23 +75,23 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except UsageError as error:
-        code = _told(error, 2)
+        code = _report(error, 2)
     except HeadwaterError as error:
-        code = _told(error, 1)
+        code = _report(error, 1)
     except OSError as error:
         if error.filename is None:
             raise
-        code = _told(HeadwaterError(f"{error.filename}: {error.strerror}"), 1)
+        code = _report(HeadwaterError(f"{error.filename}: {error.strerror}"), 1)
     sys.exit(code)
 
 
-def _told(error: HeadwaterError, code: int) -> int:
+def _report(error: HeadwaterError, code: int) -> int:
     click.echo(f"headwater: {error}", err=True)
     return code
 
 
 def _end_with_supervisor() -> None:
-    """Have Linux end this process when the supervisor ends, which tells nobody when it is killed."""
+    """Have Linux end this process with its supervisor, which cannot stop its children when killed."""
     if sys.platform != "linux" or os.environ.get(SUPERVISOR) != str(os.getppid()):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -14,7 +14,7 @@ from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, Ser
 from headwater.events import UserCandidates
 
 TIMEOUT_S = 60.0
-USERS_A_REQUEST = 10_000
+USERS_PER_REQUEST = 10_000
 OVERLOAD_TRIES = 30
 RETRY_S = 1.0
 ANSWER_BEGINS = b'{"user_id":'
@@ -72,7 +72,7 @@ class HeadwaterClient:
             HeadwaterError: as for `candidates`; what was yielded stands.
         """
         users = iter(user_ids)
-        while chunk := list(islice(users, USERS_A_REQUEST)):
+        while chunk := list(islice(users, USERS_PER_REQUEST)):
             yield from self._notified({"user_ids": chunk, "topics": [topic], "k": k, **_given(filters)}, topic)
 
     def _notified(self, body: dict[str, Any], topic: str) -> Iterator[bytes]:
@@ -120,7 +120,7 @@ def _answer(content: bytes) -> UserCandidates:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    """Return for how long an overloaded server wants to be left alone; `RETRY_S` where it names a date, or nothing."""
+    """Return how long to wait before asking an overloaded server again; `RETRY_S` where it names a date, or nothing."""
     given = response.headers.get("Retry-After", "")
     return min(float(given), TIMEOUT_S) if given.isdecimal() else RETRY_S
 
@@ -131,7 +131,7 @@ def _answers(chunks: Iterable[bytes], expected: int) -> Iterator[bytes]:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if not line.startswith(ANSWER_BEGINS):
-                raise ServiceUnavailable(f"the server broke off: {line[:200].decode(errors='replace')}")
+                raise ServiceUnavailable(f"the server ended the response early: {line[:200].decode(errors='replace')}")
             yield line
         count += len(lines)
     if count != expected or rest:

@@ -1,4 +1,4 @@
-"""`headwater dead-letters`: look at unusable records, and send them again once the cause is gone."""
+"""`headwater dead-letters`: look at unusable records, and send them again once the cause is fixed."""
 
 import json
 from collections import Counter
@@ -35,7 +35,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest ones to show.")
 @json_option
 def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
-    """Count unusable records by reason, each once however often it was replayed in vain, and show the newest."""
+    """Count unusable records by reason, each once, however many replays failed, and show the newest."""
     counts, newest = summed(read_dead_letters(read_settings(), reason), limit)
     if as_json:
         click.echo(json.dumps({"counts": counts, "newest": [_document(letter) for letter in newest]}))
@@ -55,7 +55,7 @@ def list_dead_letters(reason: str | None, limit: int, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, send nothing.")
 @json_option
 def replay(reason: str | None, dry_run: bool, as_json: bool) -> None:
-    """Append the original records to their topics again, each once, however often it was replayed in vain.
+    """Append the original records to their topics again, each once, however many replays failed.
 
     An engagement that is applied already is dropped as a duplicate as long as it is among the last 32 events of its user. Of an
     item that has been sent again since, or deleted, nothing is replayed.

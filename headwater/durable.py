@@ -1,4 +1,4 @@
-"""Files that survive a power cut, or were never there."""
+"""Crash-safe file publication: fsync, then rename."""
 
 import os
 from hashlib import file_digest

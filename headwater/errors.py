@@ -97,7 +97,7 @@ class DimensionMismatch(RotationError):
 
 
 class VerificationFailed(RotationError):
-    """An index generation falls short; the message lists each failed check."""
+    """An index generation failed verification; the message lists each failed check."""
 
 
 class AliasMoved(RotationError):

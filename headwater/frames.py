@@ -1,6 +1,6 @@
 """Frames: many events of one partition in one Kafka record, since a record costs more than an event.
 
-A frame's value is the keys and values of its events; the header `HEADER_FRAME` tells it from an event. An event in a frame
+A frame's value is the keys and values of its events; the header `HEADER_FRAME` marks it as one. An event in a frame
 is known by the record's offset and its place in the frame; both together are its position, which orders the events of a
 partition whether framed or not.
 """
@@ -40,7 +40,7 @@ def decode_frame(value: bytes | None) -> list[Event]:
     """Return the events in a frame.
 
     Raises:
-        InvalidEvent: the frame is broken, too large, or empty; none of its events can be told apart.
+        InvalidEvent: the frame is broken, too large, or empty; none of its events can be read.
     """
     if not value:
         raise InvalidEvent("empty", "the frame holds no event")

@@ -1,15 +1,14 @@
-"""The register of index generations and the alias that says which one answers.
+"""The registry of index generations, and the alias that points at the live one.
 
-A generation is all item embeddings of one bundle version. It is requested, embedded by the stream
-workers (built), verified against a running server, promoted, and pruned in the end: the stream workers
-then delete its embeddings from Kafka, and after that its entry. The alias moves by compare-and-set on its
-revision.
+A generation is all item embeddings of one bundle version. It is requested, embedded by the stream workers (built), verified
+against a running server, promoted, and pruned in the end: the stream workers then delete its embeddings from Kafka, and after
+that its entry. The alias moves by compare-and-set on its revision.
 """
 
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
 from redis.client import Pipeline
 
@@ -28,10 +27,12 @@ class Generation(BaseModel):
         requested_ms: When it was asked for, wall clock; none of its embeddings is older. 0 where that is not known.
         embedded, items: Items embedded so far, of how many at the start of the build.
         builder: The stream worker that embeds the items, or deletes their embeddings.
-        beat_ms: Its last sign of life, wall clock.
+        heartbeat_ms: Wall-clock time of its last heartbeat; stored as `beat_ms`.
         error: Why the build failed.
         verified: Whether the last verification passed, None before the first.
     """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     version: str
     state: State = "requested"
@@ -39,7 +40,7 @@ class Generation(BaseModel):
     embedded: int = 0
     items: int = 0
     builder: str | None = None
-    beat_ms: int = 0
+    heartbeat_ms: int = Field(default=0, validation_alias="beat_ms", serialization_alias="beat_ms")
     error: str | None = None
     verified: bool | None = None
 
@@ -51,17 +52,19 @@ class Alias(BaseModel):
         version: The live bundle version, None before the first promotion.
         previous: Where `rollback` goes.
         revision: Grows by one with each move.
-        held: An operator rolled back; until one promotes, the trainer does not.
+        promotions_paused: An operator rolled back; the trainer does not promote until an operator does. Stored as `held`.
     """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     version: str | None = None
     previous: str | None = None
     revision: int = 0
-    held: bool = False
+    promotions_paused: bool = Field(default=False, validation_alias="held", serialization_alias="held")
 
 
 class Generations:
-    """The register on Redis; synchronous, since every call is one short round trip."""
+    """The registry on Redis; synchronous, since every call is one short round trip."""
 
     def __init__(self, redis: Redis, names: Names) -> None:
         self._redis = redis
@@ -110,9 +113,9 @@ class Generations:
         return Generation.model_validate(result)
 
     def prune(self, version: str) -> bool:
-        """Give a generation up unless it is live or the previous one; return whether it is given up.
+        """Mark a generation as pruned unless it is live or the previous one; return False where it is.
 
-        Servers drop it within a second. Of a version that is not registered there is nothing left to give up.
+        Servers drop it within a second. A version that is not registered needs no mark.
         """
 
         def apply(pipe: Pipeline) -> Any:
@@ -122,21 +125,21 @@ class Generations:
             if version in (alias.version, alias.previous):
                 return False
             if value is not None:
-                pruned = Generation.model_validate_json(value).model_copy(update={"state": "pruned", "beat_ms": 0})
+                pruned = Generation.model_validate_json(value).model_copy(update={"state": "pruned", "heartbeat_ms": 0})
                 pipe.hset(self._key, version, pruned.model_dump_json())
             return True
 
         return bool(self._redis.transaction(apply, self._key, self._alias_key, value_from_callable=True))
 
     def remove(self, version: str) -> None:
-        """Take a generation off the register."""
+        """Remove a generation's entry from the registry."""
         self._redis.hdel(self._key, version)
 
     def alias(self) -> Alias:
         """Return what is live."""
         return _alias(self._redis.get(self._alias_key))
 
-    def move_alias(self, expected: Alias, version: str, held: bool = False) -> Alias:
+    def move_alias(self, expected: Alias, version: str, promotions_paused: bool = False) -> Alias:
         """Make `version` live if the alias is still as `expected`; return the new alias.
 
         Raises:
@@ -152,7 +155,12 @@ class Generations:
             if value is None or Generation.model_validate_json(value).state == "pruned":
                 raise UnknownGeneration(f"generation {version!r} was pruned")
             previous = current.previous if version == current.version else current.version
-            moved = Alias(version=version, previous=previous, revision=current.revision + 1, held=held)
+            moved = Alias(
+                version=version,
+                previous=previous,
+                revision=current.revision + 1,
+                promotions_paused=promotions_paused,
+            )
             pipe.multi()
             pipe.set(self._alias_key, moved.model_dump_json())
             return moved

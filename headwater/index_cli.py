@@ -89,7 +89,7 @@ def build(version: str, as_json: bool) -> None:
 @click.argument("version")
 @as_json
 def verify(version: str, as_json: bool) -> None:
-    """Check hashes, golden outputs, dimensions, recall and coverage; exit 1 when it falls short."""
+    """Check hashes, golden outputs, dimensions, recall and coverage; exit 1 when a check fails."""
     with _rotation() as rotation:
         report = rotation.verify(version)
     if as_json:
@@ -110,7 +110,7 @@ def promote(version: str, dry_run: bool, as_json: bool) -> None:
     with _rotation() as rotation:
         was = rotation.live()
         if dry_run:
-            rotation.verify(version, told=False).require()
+            rotation.verify(version, record=False).require()
         else:
             rotation.promote(version)
     verb = "would become" if dry_run else "is"

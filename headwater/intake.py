@@ -1,4 +1,4 @@
-"""Which records count: one answer for the stream and the trainer."""
+"""Validation of incoming records, shared by the stream and the trainer."""
 
 from pydantic import TypeAdapter
 
@@ -27,7 +27,7 @@ def read_engagement(key: bytes | None, value: bytes | None, headers: Headers, la
         InvalidEvent: with the reason.
     """
     if is_frame(headers):
-        decode_frame(value)  # says what is wrong; a whole one is taken apart before this
+        decode_frame(value)  # raises with the reason: a valid frame has been split into its events before this
     engagement = decode(Engagement, value, headers)
     if engagement.occurred_at > latest_ms:
         raise InvalidEvent("from-the-future", f"occurred_at {engagement.occurred_at} is ahead of the clock")

@@ -23,10 +23,10 @@ TOPICS = (
     DELIVERIES,
     DEAD_LETTERS,
 )
-SHORT_TOPICS = (ITEM_SUCCESSIONS,)
+SHORT_RETENTION_TOPICS = (ITEM_SUCCESSIONS,)
 COMPACTED_TOPICS = (ITEMS, ITEM_EMBEDDINGS)
-DELETIONS_KEPT_S = 7 * 24 * 3600
-"""How long tombstones stay in them."""
+TOMBSTONE_RETENTION_S = 7 * 24 * 3600
+"""How long tombstones stay in compacted topics."""
 
 MANIFEST_FILE = "manifest.json"
 VOCABULARY_FILE = "vocabulary.json"
@@ -44,9 +44,8 @@ HEADER_PLACE = "dead_letter_place"
 HEADER_FRAME = "headwater_frame"
 HEADER_REPLAYED = "headwater_replayed_from"
 
-
-NO_NAMESPACE = "headwater"
-"""What keys begin with where there is no namespace."""
+DEFAULT_KEY_PREFIX = "headwater"
+"""Prefix of Redis keys where no namespace is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Names:
         return f"{self.namespace}.{name}" if self.namespace else name
 
     def _key(self, *parts: str) -> str:
-        return ":".join((self.namespace or NO_NAMESPACE, *parts))
+        return ":".join((self.namespace or DEFAULT_KEY_PREFIX, *parts))
 
     def user(self, user_id: str) -> str:
         return self._key("user", user_id)
@@ -86,7 +85,7 @@ class Names:
         return self._key("activity-partitions")
 
     def claim(self, topic: str, partition: int) -> str:
-        """The sign of the worker that claimed a partition of a Kafka topic last."""
+        """The fencing token of the worker that claimed a partition of a Kafka topic last."""
         return self._key("claim", topic, str(partition))
 
     def generations(self) -> str:

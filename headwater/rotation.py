@@ -44,7 +44,7 @@ class Rotation:
 
         Raises:
             BundleError: the bundle is missing or refused; nothing was requested.
-            RotationError: the build failed, or no worker gave a sign of life for a minute.
+            RotationError: the build failed, or no worker sent a heartbeat for a minute.
         """
         Bundle.load(self._settings.model_dir / version)
         self.generations.request(version)
@@ -52,11 +52,11 @@ class Rotation:
         while (generation := self.generations.get(version)).state not in ("built", "failed"):
             if progress:
                 progress(generation.embedded, generation.items)
-            if (generation.embedded, generation.beat_ms) != seen:
-                seen, deadline = (generation.embedded, generation.beat_ms), time.monotonic() + BUILD_STALL_S
+            if (generation.embedded, generation.heartbeat_ms) != seen:
+                seen, deadline = (generation.embedded, generation.heartbeat_ms), time.monotonic() + BUILD_STALL_S
             if time.monotonic() > deadline:
                 raise RotationError(
-                    f"{version}: no stream worker embeds items; is `headwater stream` running, and does it see the "
+                    f"{version}: no stream worker is embedding items; is `headwater stream` running, and does it see the "
                     f"bundles in {self._settings.model_dir}?"
                 )
             time.sleep(POLL_S)
@@ -64,12 +64,12 @@ class Rotation:
             raise RotationError(f"{version}: build failed: {generation.error}")
         return generation
 
-    def verify(self, version: str, told: bool = True) -> VerificationReport:
+    def verify(self, version: str, record: bool = True) -> VerificationReport:
         """Check the bundle's files here and the generation in a running server.
 
         Args:
             version: Of the generation.
-            told: Note the result in the register.
+            record: Store the result in the registry.
 
         Raises:
             UnknownGeneration: it was never built.
@@ -84,12 +84,12 @@ class Rotation:
             )
         else:
             report = self._verify_in_server(version)
-        if told:
+        if record:
             self.generations.update(version, lambda known: known.model_copy(update={"verified": report.passed}))
         return report
 
     def _verify_in_server(self, version: str) -> VerificationReport:
-        url, told = f"{self._settings.serving_url}/v1/generations/{version}/verify", ""
+        url, last_refusal = f"{self._settings.serving_url}/v1/generations/{version}/verify", ""
         while True:
             try:
                 response = httpx.post(url, timeout=VERIFY_TIMEOUT_S)
@@ -101,16 +101,16 @@ class Rotation:
                 raise ServiceUnavailable(f"no server at {self._settings.serving_url}: {error}") from None
             if response.status_code == 200:
                 return VerificationReport.model_validate_json(response.content)
-            if response.status_code != 503 or response.text == told:  # it does not get on
+            if response.status_code != 503 or response.text == last_refusal:  # no progress since the last attempt
                 raise RotationError(f"{version}: the server refused to verify: {response.text}")
-            told = response.text
+            last_refusal = response.text
 
     def promote(self, version: str, expected: Alias | None = None) -> None:
         """Make a generation live, if it verifies; the trainer may promote again.
 
         Args:
             version: What becomes live.
-            expected: The alias as it was when this was decided, as it is now unless told.
+            expected: The alias as it was when this was decided; the present one by default.
 
         Raises:
             VerificationFailed: a check failed; the alias did not move.
@@ -118,7 +118,7 @@ class Rotation:
         """
         # 1. Look at the alias. 2. Verify. 3. Move it only if nobody moved it since 1.
         expected = expected or self.generations.alias()
-        if expected.version == version and not expected.held:
+        if expected.version == version and not expected.promotions_paused:
             return
         self.verify(version).require()
         self.generations.move_alias(expected, version)
@@ -126,14 +126,14 @@ class Rotation:
     def rollback(self, dry_run: bool = False) -> str:
         """Make the previous generation live again and return its version; the trainer promotes none until an operator does.
 
-        It passed verification once, and must do without a server's help now: only its files are checked.
+        It passed verification once, and a rollback must work without a server, so only its files are checked.
 
         Args:
             dry_run: Check, and move nothing.
 
         Raises:
             RotationError: there is no previous generation, or it was pruned.
-            BundleError: its bundle is missing or refused: servers could not hold it after a restart.
+            BundleError: its bundle is missing or refused: servers could not load it after a restart.
         """
         alias = self.generations.alias()
         if alias.previous is None:
@@ -141,7 +141,7 @@ class Rotation:
         self.generations.get(alias.previous)
         Bundle.load(self._settings.model_dir / alias.previous)
         if not dry_run:
-            self.generations.move_alias(alias, alias.previous, held=True)
+            self.generations.move_alias(alias, alias.previous, promotions_paused=True)
         return alias.previous
 
     def prunable(self, keep: int = 2) -> list[str]:
@@ -153,7 +153,7 @@ class Rotation:
         return [version for version in versions if version not in kept]
 
     def prune(self, keep: int = 2) -> list[str]:
-        """Give up what `prunable` names, unless it was promoted meanwhile, delete its files, and return it."""
+        """Prune what `prunable` names, unless it was promoted meanwhile: delete its files, and return the versions."""
         versions = [version for version in self.prunable(keep) if self.generations.prune(version)]
         for version in versions:
             remove_bundle(self._settings.model_dir, version)

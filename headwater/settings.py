@@ -8,7 +8,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, ValidationIn
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from headwater.errors import UsageError
-from headwater.names import NO_NAMESPACE, Names
+from headwater.names import DEFAULT_KEY_PREFIX, Names
 
 DAY_S = 86_400
 MAX_PORT = 65_535
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         max_future_s: Engagements, and items published, further ahead of the wall clock become dead letters.
         max_item_age_s: Items older than this are not candidates; 0 keeps every item.
         serving_host, serving_port: Where `headwater serve` listens.
-        serving_url: Where clients, the trainer and `headwater index` find it; unless told, where it listens on this machine.
+        serving_url: Where clients, the trainer and `headwater index` find the server; derived from host and port by default.
         serving_max_concurrency: Queries beyond this many at once are refused with 503.
         snapshot_every_s: Time between snapshots of the index.
         log_level: crit, error, warn, info or debug.
@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     @field_validator("namespace")
     @classmethod
     def _namespace(cls, value: str) -> str:
-        if value == NO_NAMESPACE:
-            raise ValueError("is what keys begin with where there is no namespace; choose another")
+        if value == DEFAULT_KEY_PREFIX:
+            raise ValueError("is reserved (the key prefix without a namespace); choose another")
         return value
 
     @field_validator("kafka_sasl_password")

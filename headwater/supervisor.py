@@ -1,4 +1,4 @@
-"""`headwater up`: every part of Headwater on one machine, under one roof."""
+"""`headwater up`: every part of Headwater on one machine, under one supervisor."""
 
 import os
 import shlex
@@ -50,14 +50,14 @@ class Part:
     backoff_s: float = FIRST_BACKOFF_S
     restart_at: float | None = None
     last_line: str = ""
-    listener: threading.Thread | None = field(default=None, repr=False)
+    log_reader: threading.Thread | None = field(default=None, repr=False)
 
 
 class Supervisor:
     """Starts parts, prefixes their output with their name, restarts what crashes, ends all together.
 
     A context manager: the parts are sessions of their own, so inside it the first signal to end is a `KeyboardInterrupt`, and
-    further ones are passed over while the parts are stopped on exit.
+    further ones are ignored while the parts are stopped on exit.
 
     Args:
         environment: What every part gets on top of this process's environment.
@@ -152,15 +152,15 @@ class Supervisor:
                     part.last_line = line.strip() or part.last_line
                     self.say(part.name, line)
 
-        part.listener = threading.Thread(target=pump, daemon=True, name=f"log of {part.name}")
-        part.listener.start()
+        part.log_reader = threading.Thread(target=pump, daemon=True, name=f"log of {part.name}")
+        part.log_reader.start()
 
     def watch(self) -> None:
         """Restart what ended by itself; call it a few times a second.
 
         Raises:
-            ServiceUnavailable: an embedded service ended; its data is gone and nothing can go on.
-            UsageError: a part refused what it was told; it would do so again.
+            ServiceUnavailable: an embedded service ended; its data is lost, so nothing can continue.
+            UsageError: a part refused its command line or settings; it would do so again.
         """
         for part in self.parts:
             if part.restart_at is not None:
@@ -174,9 +174,9 @@ class Supervisor:
             if not part.restart:
                 raise ServiceUnavailable(f"the embedded {part.name} ended with exit code {code}")
             if code == USAGE_EXIT:
-                if part.listener:
-                    part.listener.join(STOP_GRACE_S)  # until all it said is heard
-                why = part.last_line.removeprefix("headwater: ") or "without a word"
+                if part.log_reader:
+                    part.log_reader.join(STOP_GRACE_S)  # until its last line is read
+                why = part.last_line.removeprefix("headwater: ") or "it exited without a message"
                 raise UsageError(f"`headwater {' '.join(part.command)}` refuses to run: {why}")
             if time.monotonic() - part.started_at > STEADY_S:
                 part.backoff_s = FIRST_BACKOFF_S
@@ -241,7 +241,7 @@ def run_until_signal(supervisor: Supervisor) -> None:
 def fresh_files() -> Iterator[dict[str, str]]:
     """Yield the settings of a state directory and a model repository that last as long as embedded services do.
 
-    Checkpoints count offsets of the log they were written for, and the trainer prunes bundles that its register does not know.
+    Checkpoints count offsets of the log they were written for, and the trainer prunes bundles that the registry does not list.
     """
     state_dir = read_settings().state_dir
     state_dir.mkdir(parents=True, exist_ok=True)
@@ -267,8 +267,8 @@ def up(kafka: str | None, redis: str | None, train_every: str, no_train: bool) -
     """
     if (kafka is None) != (redis is None):
         raise UsageError(
-            "give both --kafka and --redis, or neither: records in Redis say what of the log is applied, so beside another "
-            "log new engagements would be passed over"
+            "give both --kafka and --redis, or neither: Redis records which Kafka offsets are applied; with a different "
+            "Kafka, new engagements would be skipped"
         )
     if not no_train:
         parse_duration("--train-every", train_every)  # before anything starts

@@ -8,7 +8,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from headwater.durations import DAY_MS
 from headwater.errors import ServiceUnavailable
-from headwater.names import COMPACTED_TOPICS, DELETIONS_KEPT_S, SHORT_TOPICS, TOPICS
+from headwater.names import COMPACTED_TOPICS, SHORT_RETENTION_TOPICS, TOMBSTONE_RETENTION_S, TOPICS
 from headwater.settings import Settings
 
 SHORT_MS = DAY_MS
@@ -58,8 +58,8 @@ def _create(settings: Settings, names: list[str], partitions: int) -> None:
 
 def _configs(name: str) -> dict[str, str]:
     if name in COMPACTED_TOPICS:
-        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETIONS_KEPT_S * 1000)}
-    return {"retention.ms": str(SHORT_MS)} if name in SHORT_TOPICS else {}
+        return {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONE_RETENTION_S * 1000)}
+    return {"retention.ms": str(SHORT_MS)} if name in SHORT_RETENTION_TOPICS else {}
 
 
 def unreachable(settings: Settings, error: Exception) -> ServiceUnavailable:

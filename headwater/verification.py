@@ -37,7 +37,7 @@ class VerificationReport(BaseModel):
             f"{check.name} is {check.measured}, needs {check.required}" for check in self.checks if not check.passed
         ]
         if failed:
-            raise VerificationFailed(f"generation {self.version} falls short: " + "; ".join(failed))
+            raise VerificationFailed(f"generation {self.version} failed verification: " + "; ".join(failed))
 
 
 def at_least(name: str, measured: float, bound: float) -> Check:

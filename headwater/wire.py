@@ -12,7 +12,7 @@ from headwater.frames import Headers
 from headwater.names import HEADER_CE_PREFIX
 
 MAX_RECORD_BYTES = 65_536
-PLAIN = (
+JSON_TERMS = (
     (r"^Value error, | after validation| or instance of \w+", ""),
     (r"\ba valid dictionary\b", "an object"),
     (r"\ba valid (?:tuple|list)\b", "a list"),
@@ -104,11 +104,11 @@ def _invalid(error: ValidationError, whole: str = "record") -> InvalidEvent:
     if first["type"] == "json_invalid":
         return InvalidEvent("malformed-json", first["msg"])
     where = ".".join(str(part) for part in first["loc"]) or whole
-    return InvalidEvent("invalid", f"{where}: {plain(first['msg'])}")
+    return InvalidEvent("invalid", f"{where}: {in_json_terms(first['msg'])}")
 
 
-def plain(message: str) -> str:
-    """Return what pydantic says in the words of JSON."""
-    for python, words in PLAIN:
+def in_json_terms(message: str) -> str:
+    """Translate Python type names in a pydantic message into JSON terms."""
+    for python, words in JSON_TERMS:
         message = re.sub(python, words, message)
     return message

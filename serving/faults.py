@@ -20,7 +20,7 @@ from headwater.errors import (
     UnknownItem,
     UnknownTopic,
 )
-from headwater.wire import plain
+from headwater.wire import in_json_terms
 
 STATUS: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (UnknownTopic, 404, "unknown-topic"),
@@ -87,7 +87,8 @@ def fault_of(error: Exception, path: str) -> Response:
             return fault(status, code, str(error), **more)
         case RequestValidationError():
             problems = [
-                {"at": ".".join(map(str, each["loc"])), "problem": plain(each["msg"])} for each in error.errors()
+                {"at": ".".join(map(str, each["loc"])), "problem": in_json_terms(each["msg"])}
+                for each in error.errors()
             ]
             first = problems[0]
             return fault(422, "invalid", f"{first['at']}: {first['problem']}", problems=problems[:20])

@@ -106,7 +106,7 @@ class Rebuild:
         def claimed(generation: Generation) -> Generation:
             if not _is_free(generation):
                 raise TakenOver(f"{generation.version} is in the hands of {generation.builder}")
-            return generation.model_copy(update={**changes, "builder": self.worker, "beat_ms": now_ms()})
+            return generation.model_copy(update={**changes, "builder": self.worker, "heartbeat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, claimed)
 
@@ -114,7 +114,7 @@ class Rebuild:
         def told(generation: Generation) -> Generation:
             if (generation.builder, generation.state) != (self.worker, claimed):
                 raise TakenOver(f"{version} is {generation.state} now, in the hands of {generation.builder}")
-            return generation.model_copy(update={**changes, "beat_ms": now_ms()})
+            return generation.model_copy(update={**changes, "heartbeat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, told)
 
@@ -135,5 +135,5 @@ class Rebuild:
 
 
 def _is_free(generation: Generation) -> bool:
-    silent = now_ms() - generation.beat_ms > SILENT_MS
+    silent = now_ms() - generation.heartbeat_ms > SILENT_MS
     return generation.state == "requested" or (generation.state in ("building", "pruned") and silent)

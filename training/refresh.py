@@ -149,8 +149,8 @@ class Trainer:
         # 8. Rotate the index, if the gate lets the bundle through.
         decision = decide(ranking)
         alias = self.rotation.generations.alias()
-        reasons = decision.reasons + ([HELD] if promote and alias.held else [])
-        promoted = promote and decision.promote and not alias.held
+        reasons = decision.reasons + ([HELD] if promote and alias.promotions_paused else [])
+        promoted = promote and decision.promote and not alias.promotions_paused
         if promoted:
             self._rotate(path.name, alias)
         seconds["total"] = time.monotonic() - started

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from headwater.durable import digest, publish_directory
 from headwater.index.item_index import ItemIndex
-from headwater.names import DELETIONS_KEPT_S
+from headwater.names import TOMBSTONE_RETENTION_S
 
 FORMAT = 4
 KEPT = 2
-OLDEST_S = DELETIONS_KEPT_S - 24 * 3600
-"""Older ones are passed over: Kafka may have forgotten what was deleted since."""
+OLDEST_S = TOMBSTONE_RETENTION_S - 24 * 3600
+"""Older ones are skipped: Kafka may have forgotten what was deleted since."""
 MANIFEST = "manifest.json"
 ITEMS = "items.json"
 EMBEDDINGS = "embeddings.npy"
@@ -41,9 +41,9 @@ class SnapshotManifest(BaseModel):
 
 
 def write_snapshot(directory: Path, version: str, index: ItemIndex, applied: Mapping[int, int]) -> Path:
-    """Write a snapshot of an index that nobody changes meanwhile, and keep the newest `KEPT`.
+    """Write a snapshot of an index that does not change meanwhile, and keep the newest `KEPT`.
 
-    Other threads stand still while hnswlib writes the graph.
+    Other threads wait while hnswlib writes the graph.
 
     Returns:
         Its directory, `directory/version/<time>`.
@@ -91,14 +91,14 @@ def _write(temporary: Path, version: str, index: ItemIndex, applied: Mapping[int
 
 
 def read_newest_snapshot(directory: Path, version: str) -> tuple[ItemIndex, dict[int, int]] | None:
-    """Return the newest whole snapshot of a version and its applied offsets; broken and old ones are passed over."""
+    """Return the newest whole snapshot of a version and its applied offsets; broken and old ones are skipped."""
     for path in sorted((directory / version).glob("[!.]*"), reverse=True):
         try:
             if time.time_ns() - int(path.name) > OLDEST_S * 10**9:
                 raise ValueError("too old")
             return read_snapshot(path)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            log.error("snapshot %s is passed over: %s", path, error)
+            log.error("skipping snapshot %s: %s", path, error)
     return None
 
 

@@ -32,7 +32,9 @@ class Beating(Register):
     def get(self, version: str) -> Generation:
         self.looks += 1
         state: Literal["building", "built"] = "built" if self.looks > 10 else "building"
-        return Generation(version=version, state=state, embedded=5, items=9, beat_ms=min(self.looks, self.silent_from))
+        return Generation(
+            version=version, state=state, embedded=5, items=9, heartbeat_ms=min(self.looks, self.silent_from)
+        )
 
 
 @pytest.mark.parametrize("silent_from", [3, 100])
@@ -49,7 +51,7 @@ def test_a_build_is_given_up_once_its_builder_is_silent(
     if silent_from > 10:
         assert rotation.build("v1").state == "built"
     else:
-        with pytest.raises(RotationError, match="no stream worker embeds items"):
+        with pytest.raises(RotationError, match="no stream worker is embedding items"):
             rotation.build("v1")
 
 

@@ -34,7 +34,7 @@ def test_a_wrong_address_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_namespace_is_another_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_NAMESPACE", "headwater")
-    with pytest.raises(UsageError, match="HEADWATER_NAMESPACE='headwater': is what keys begin with"):
+    with pytest.raises(UsageError, match="HEADWATER_NAMESPACE='headwater': is reserved"):
         read_settings()
 
 

@@ -62,7 +62,7 @@ def test_broken_bundles_are_refused(system: tuple[Settings, Server]) -> None:
     assert "feature schema" in verified.stdout
     promoted = headwater(settings, "index", "promote", "v3")
     assert promoted.returncode == 1
-    assert "falls short" in promoted.stderr
+    assert "failed verification" in promoted.stderr
     assert server.get("/v1/generations").json()["alias"]["version"] == "v1"
 
 

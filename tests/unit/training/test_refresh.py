@@ -291,10 +291,10 @@ def test_after_a_rollback_only_an_operator_promotes(
     assert "rolled back" in record["reasons"][0]
     # A promotion that began before the rollback does not undo it.
     with pytest.raises(AliasMoved):
-        generations.move_alias(generations.alias().model_copy(update={"held": False}), "v2")
+        generations.move_alias(generations.alias().model_copy(update={"promotions_paused": False}), "v2")
     monkeypatch.setattr(trainer.rotation, "verify", lambda version: VerificationReport(version=version, checks=[]))
     trainer.rotation.promote("v1")
-    assert (generations.alias().held, generations.alias().previous) == (False, "v2")
+    assert (generations.alias().promotions_paused, generations.alias().previous) == (False, "v2")
     log.send(next(hours))
     record = trainer.refresh()
     assert record is not None
