@@ -30,6 +30,7 @@ from headwater.supervisor import Supervisor
 READY_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 180.0
 TRAIN_TIMEOUT_S = 300.0
+WATCH_EVERY_S = 0.5
 NOTIFIED_USERS = 1_000
 NEW_ITEMS = 5
 MOST, UNFILTERED, UNFILTERED_USERS = 1_000, 50, 200
@@ -115,21 +116,33 @@ class Demo:
         """Train on the log so far, publish, build, verify, promote; return the run record."""
         headline(f"Training: {what}")
         started = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "headwater", "train", "--once", "--json"],
-            env={**os.environ, **self.supervisor.environment},
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=TRAIN_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ServiceUnavailable(f"the trainer ended with exit code {done.returncode}; its message is above")
-        record: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        record = self._run_trainer()
         seconds = time.monotonic() - started
         self.figures.setdefault("refreshes", []).append({"seconds": round(seconds, 1), **record})
         tell(f"bundle {record.get('version')} trained, verified and promoted in {seconds:.1f} s")
         tell_ranking(record.get("metrics", {}))
+        return record
+
+    def _run_trainer(self) -> dict[str, Any]:
+        """Run `headwater train --once`, and keep the other parts running meanwhile."""
+        deadline = time.monotonic() + TRAIN_TIMEOUT_S
+        command = [sys.executable, "-m", "headwater", "train", "--once", "--json"]
+        environment = {**os.environ, **self.supervisor.environment}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as trainer:
+            try:
+                while True:
+                    try:
+                        printed, _ = trainer.communicate(timeout=WATCH_EVERY_S)
+                        break
+                    except subprocess.TimeoutExpired:
+                        self.supervisor.watch()
+                    if time.monotonic() > deadline:
+                        raise ServiceUnavailable(f"the trainer did not finish within {TRAIN_TIMEOUT_S:.0f} s")
+            finally:
+                trainer.kill()
+        if trainer.returncode != 0:
+            raise ServiceUnavailable(f"the trainer ended with exit code {trainer.returncode}; its message is above")
+        record: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
         return record
 
     def show_candidates(self) -> None:
@@ -145,7 +158,9 @@ class Demo:
     def _show_without_a_filter(self, topic: str) -> None:
         """Print how well the condition alone keeps to a topic."""
         users = self.source.users[:UNFILTERED_USERS]
-        members = {each.item_id for each in self.client.candidates(users[0], topic, k=MOST, engaged=True).candidates}
+        members = {
+            each.item_id for each in self.client.candidates(users[0], topic, k=MOST, include_engaged=True).candidates
+        }
         found = [answer.candidates for answer in self.client.notify(users, topic, k=UNFILTERED, relevance="off")]
         hits = statistics.mean(sum(each.item_id in members for each in candidates) for candidates in found)
         share = hits / min(UNFILTERED, len(members))
