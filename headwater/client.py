@@ -37,7 +37,7 @@ class HeadwaterClient:
             user_id: Whom; an unknown user gets a cold-start answer.
             topic: About what.
             k: How many at most.
-            **filters: `relevance`, `exclude`, `max_age_s`, `engaged`, `delivered` as in the HTTP interface.
+            **filters: `relevance`, `exclude`, `max_age_s`, `include_engaged`, `include_delivered` as in the HTTP interface.
 
         Raises:
             UnknownTopic: no live item carries the topic.

@@ -1,4 +1,4 @@
-"""Queries that wait at the same time are answered together."""
+"""Answers concurrent queries in batches."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from redis import RedisError
 
 from serving.retrieval import Answer, Retrieval, TopicQuery, require_topic
 
-AT_ONCE = 64
+MAX_BATCH = 64
 LINGER_S = 0.001
-"""How long a batch of several waits for more: the fewer share one, the more each costs."""
+"""Pause after a batch of several queries, so that more collect for the next: the fewer share one, the more each costs."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Batcher:
         Raises:
             NoLiveGeneration, UnknownTopic, RedisError: as for `Retrieval.answers`.
         """
-        require_topic(self.retrieval.held.live, query.topic)
+        require_topic(self.retrieval.loaded.live, query.topic)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((query, future))
         if self._answering is None:
@@ -39,7 +39,7 @@ class Batcher:
 
     async def _answer_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._answer(batch)
             if len(batch) > 1:
                 await asyncio.sleep(LINGER_S)
@@ -49,7 +49,7 @@ class Batcher:
         try:
             answers = await self.retrieval.answers([query for query, _ in batch])
         except Exception as error:
-            if not isinstance(error, RedisError) and len(batch) > 1:  # one query's fault is not its neighbours'
+            if not isinstance(error, RedisError) and len(batch) > 1:  # one query's fault must not fail the others
                 for single in batch:
                     await self._answer([single])
                 return

@@ -12,7 +12,7 @@ from headwater.reachable import redis_reachable
 from headwater.settings import read_settings
 from headwater.topics import ensure_topics
 from serving.app import make_app
-from serving.protocol import WholeAnswers
+from serving.protocol import BufferedProtocol
 from streams.hosting import COLLECT_AFTER
 
 STOP_TIMEOUT_S = 10
@@ -36,7 +36,7 @@ def serve(host: str | None, port: int | None) -> None:
     listening = _listen(settings.serving_host, settings.serving_port)
     config = uvicorn.Config(
         make_app(settings),
-        http=WholeAnswers,
+        http=BufferedProtocol,
         log_level="warning",
         access_log=False,
         proxy_headers=False,

@@ -17,8 +17,8 @@ class Clock:
         """Note an event time."""
         self.watermark_ms = max(self.watermark_ms, at_ms)
 
-    def heard(self, appended_ms: int) -> None:
-        """Note when a record that answers now contain was appended to Kafka."""
+    def note_append(self, appended_ms: int) -> None:
+        """Note the append time of a Kafka record whose effect is now in answers."""
         self.appended_ms = max(self.appended_ms, appended_ms)
 
     def freshness_ms(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Events that came over HTTP, into Kafka."""
+"""Appends events received over HTTP to Kafka."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ _Waiting = tuple[Sequence[Send], "asyncio.Future[None]"]
 
 
 class Collector:
-    """Appends each request's events and tells it whether all of them are acknowledged.
+    """Appends each request's events and reports whether all of them are acknowledged.
 
     Requests that come while Kafka is being waited for share the next flush, and its failure: the producer counts
-    failures of a flush, not of a request. So nobody is told that lost events are safe; repeating safe ones does no
-    harm, since duplicates are dropped by event id.
+    failures of a flush, not of a request. So lost events are never reported as safe; sending safe ones again does
+    no harm, since duplicates are dropped by event id.
 
     Args:
         producer: Used by one thread at a time, never by the event loop's.

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Problem(BaseModel):
-    """What does not validate: `at` a part of the request, or the event of some index."""
+    """What does not validate: the part of the request named by `at`, or the event at `index` of a list."""
 
     problem: str
     at: str | None = None
@@ -98,7 +98,7 @@ def fault_of(error: Exception, path: str) -> Response:
             return response
         case RedisError():
             log.warning("Redis: %s", error)
-            return fault(503, "unavailable", "the feature store is away; try again")
+            return fault(503, "unavailable", "Redis is unavailable; try again")
         case _:
-            log.error("unforeseen fault on %s", path, exc_info=error)
-            return fault(500, "internal", "an unforeseen fault; the server's log has it")
+            log.error("internal error on %s", path, exc_info=error)
+            return fault(500, "internal", "internal error; see the server's log")

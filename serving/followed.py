@@ -1,4 +1,4 @@
-"""Applies what a server follows: item embeddings, item activity, successions."""
+"""Applies the topics that a server follows: item embeddings, item activity, successions."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from headwater.item_embedding import ItemEmbedding, decode_item_embedding, parse
 from headwater.stores import FeatureStore
 from headwater.successions import decode_successions
 from serving.clock import Clock
-from serving.held import HeldGenerations
+from serving.loaded import LoadedGenerations
 from serving.metrics import Metrics
 from streams.record import Record
 
@@ -30,17 +30,17 @@ Frame = TypeVar("Frame")
 
 @dataclass
 class Followed:
-    """State that comes out of Kafka; rebuilt or restored whenever the server starts.
+    """State built from Kafka; rebuilt or restored whenever the server starts.
 
     Attributes:
         applied: Partition of `item-embeddings` to the next offset not applied yet.
         covisits: Which items are engaged with after which.
-        targets: Partition of `item-embeddings` to its end when the server started; reached means ready.
-        unread: Topic and partition of what else is followed to the offsets between here and its end at the start.
-        ends: Returns partition to the end of the log as the broker told it last.
+        targets: Partition of `item-embeddings` to its end when the server started; ready once they are reached.
+        unread: (topic, partition) of the other followed topics to the offsets left to its end when the server started.
+        ends: Returns partition to the end of the log as of the last fetch.
     """
 
-    held: HeldGenerations
+    loaded: LoadedGenerations
     clock: Clock
     metrics: Metrics
     applied: dict[int, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Followed:
 
     @property
     def to_go(self) -> int:
-        """Records between here and the ends known at the start, of all that is followed."""
+        """Records left to the ends known at the start, in all followed topics."""
         return self._behind(self.targets) + sum(map(len, self.unread.values()))
 
     @property
@@ -66,17 +66,17 @@ class Followed:
     async def on_embeddings(self, records: Sequence[Record]) -> None:
         """Insert, update and delete in slices, so that queries get their turn.
 
-        A version seen for the first time is looked up in the register before anything of it is passed over.
+        A version seen for the first time is looked up in the registry before any of its embeddings is skipped.
 
         Raises:
-            RedisError: the register cannot be read; the records must come again.
+            RedisError: the registry cannot be read; the same records must be applied again.
         """
-        unknown = {version for version in map(_version, records) if version} - set(self.held.pairs)
-        if unknown - set(self.held.passed_over):
-            await self.held.refresh()
+        unknown = {version for version in map(_version, records) if version} - set(self.loaded.pairs)
+        if unknown - set(self.loaded.skipped_ms):
+            await self.loaded.refresh()
         for start in range(0, len(records), SLICE):
             part = records[start : start + SLICE]
-            async with self.held.writing:
+            async with self.loaded.writing:
                 self._apply_embeddings(part)
             await asyncio.sleep(0)
 
@@ -87,23 +87,23 @@ class Followed:
             self.applied[record.partition] = record.offset + 1
             try:
                 version, item_id = parse_embedding_key(record.key or b"")
-                if version not in self.held.pairs:
-                    known_ms = self.held.passed_over.get(version, 0)
-                    self.held.passed_over[version] = max(known_ms, record.appended_ms)
+                if version not in self.loaded.pairs:
+                    known_ms = self.loaded.skipped_ms.get(version, 0)
+                    self.loaded.skipped_ms[version] = max(known_ms, record.appended_ms)
                     continue
-                index = self.held.pairs[version].index
+                index = self.loaded.pairs[version].index
                 if record.value is None:
                     upserts.get(version, {}).pop(item_id, None)
                     index.delete([item_id])
                 else:
                     upserts.setdefault(version, {})[item_id] = _decoded(item_id, record.value, index.dimension)
                     appended_ms.append(record.appended_ms)
-                self.clock.heard(record.appended_ms)
+                self.clock.note_append(record.appended_ms)
             except (ValueError, TypeError, KeyError) as error:
                 log.error("%s/%d@%d: %s", record.topic, record.partition, record.offset, error)
         for version, items in upserts.items():
-            self.held.pairs[version].index.upsert(list(items.values()))
-        if not self.to_go:  # what is read at the start was retrievable before
+            self.loaded.pairs[version].index.upsert(list(items.values()))
+        if not self.to_go:  # embeddings read during start-up were retrievable before it
             now_s = time.time()
             for each_ms in appended_ms:
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
@@ -111,13 +111,13 @@ class Followed:
     async def learn_cells(self) -> None:
         """Learn the cells of topics that have become wide, beside the event loop; inserts wait, queries do not.
 
-        After a start only once all is read that was there, since the server gets no queries before.
+        After a start it waits until the server has caught up, since it gets no queries before.
         """
         if self.to_go:
             return
-        for pair in list(self.held.pairs.values()):
+        for pair in list(self.loaded.pairs.values()):
             for topic in pair.index.topics_needing_cells():
-                async with self.held.writing:
+                async with self.loaded.writing:
                     if topic in pair.index.topics_needing_cells():
                         cells = await asyncio.to_thread(Cells.learned, pair.index.embeddings(topic))
                         pair.index.give_cells(topic, cells)
@@ -126,7 +126,7 @@ class Followed:
         """Replace the counts of the items in each frame."""
         for record, partition, frame in _frames(records, decode_activity_frame):
             self.set_activities({(partition, item_id): activity for item_id, activity in frame})
-            self.clock.heard(record.appended_ms)
+            self.clock.note_append(record.appended_ms)
             await asyncio.sleep(0)
         self._note_read(records)
 
@@ -144,7 +144,7 @@ class Followed:
                 self.unread[record.source] = left
 
     def set_activities(self, activities: Mapping[tuple[int, str], ItemActivity]) -> None:
-        """Take over item activities unless newer ones of the same partition are known."""
+        """Set item activities unless newer ones of the same partition are known."""
         for (partition, item_id), activity in activities.items():
             parts = self._parts.setdefault(item_id, {})
             known = parts.get(partition)
@@ -152,10 +152,10 @@ class Followed:
                 parts[partition] = activity
                 total = summed(parts.values())
                 self.clock.advance(total.as_of_ms)
-                self.held.set_activity(item_id, total)
+                self.loaded.set_activity(item_id, total)
 
     async def load_activity(self, store: FeatureStore) -> None:
-        """Begin with what Redis holds."""
+        """Set the item activities stored in Redis."""
         async for batch in store.active_items():
             self.set_activities(batch)
 
@@ -165,12 +165,12 @@ class Followed:
             index.set_activity(item_id, summed(parts.values()))
 
     async def forget_activity(self, before_ms: int) -> None:
-        """Drop activity older than a time, of items that no index holds, in slices, so that queries get their turn."""
+        """Drop activity older than a time of items that are in no index; in slices, so that queries get their turn."""
         for count, item_id in enumerate(list(self._parts), start=1):
             old = all(part.as_of_ms < before_ms for part in self._parts[item_id].values())
-            if old and not any(item_id in pair.index for pair in self.held.pairs.values()):
+            if old and not any(item_id in pair.index for pair in self.loaded.pairs.values()):
                 del self._parts[item_id]
-                for pair in self.held.pairs.values():
+                for pair in self.loaded.pairs.values():
                     pair.index.forget_activity(item_id)
             if count % FORGOTTEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -180,12 +180,12 @@ class Followed:
         self.metrics.items.clear()
         self.metrics.lag.set(self.lag)
         self.metrics.watermark.set(self.clock.watermark_ms / 1000)
-        for version, pair in self.held.pairs.items():
+        for version, pair in self.loaded.pairs.items():
             self.metrics.items.labels(version).set(len(pair.index))
 
 
 def _frames(records: Sequence[Record], decode: Callable[[bytes], Frame]) -> Iterator[tuple[Record, int, Frame]]:
-    """Yield each readable record with the partition of `engagements` it speaks of, and its content."""
+    """Yield each readable record with the partition of `engagements` that its key names, and its decoded value."""
     for record in records:
         try:
             yield record, int(record.key or b""), decode(record.value or b"")

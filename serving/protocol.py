@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, but each answer in one piece."""
+"""uvicorn's HTTP/1.1, but with each response written at once."""
 
 import asyncio
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class WholeAnswers(HttpToolsProtocol):
-    """Writes an answer's head and body together.
+class BufferedProtocol(HttpToolsProtocol):
+    """Writes a response's head and body together.
 
-    Each write of its own is a system call and wakes whoever asked, which takes a tenth of a query's time.
+    Each separate write is a system call and wakes the client, which takes a tenth of a query's time.
     """
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(Gathering(transport))  # type: ignore[arg-type]
+        super().connection_made(WriteBuffer(transport))  # type: ignore[arg-type]
 
     def eof_received(self) -> None:
-        """Write what is left to whoever asks and hangs up: the connection is closed next."""
+        """Write what is left for a client that has ended its side: the connection is closed next."""
         self.transport.flush()  # type: ignore[attr-defined]
 
 
-class Gathering:
-    """A transport that writes at the next turn of the event loop what was written until then."""
+class WriteBuffer:
+    """A transport that collects writes until the next turn of the event loop."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport

@@ -11,7 +11,7 @@ from headwater.errors import InvalidEvent, NoLiveGeneration, UnknownTopic
 from headwater.events import CandidateRequest
 from headwater.names import CANDIDATES
 from headwater.wire import decode
-from serving.held import Pair
+from serving.loaded import ServingPair
 from serving.retrieval import Filters, Retrieval
 from streams.publisher import Publisher, PublishFailed, dead_letter_record
 from streams.record import Outgoing, Record
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Turns each request into one `candidates` record a user; an impossible request is a dead letter.
+    """Turns each request into one `candidates` record per user; an impossible request is a dead letter.
 
     Attributes:
         filters: What candidates must not be, for every request.
@@ -49,18 +49,18 @@ class Responder:
                 await self._reject(record, InvalidEvent("unknown-topic", str(error)))
             except (RedisError, PublishFailed, OSError):
                 raise
-            except Exception as error:  # the next server would end at it, too
+            except Exception as error:  # the next server would fail at it, too
                 log.exception("request at %s/%d@%d", record.topic, record.partition, record.offset)
                 await self._reject(record, InvalidEvent("unanswerable", f"{type(error).__name__}: {error}"))
 
     async def _reject(self, record: Record, error: InvalidEvent) -> None:
         await self.publisher.publish([dead_letter_record(record.rejected(error))])
 
-    async def _live(self) -> Pair:
+    async def _live(self) -> ServingPair:
         """Return the live pair; requests wait until something is promoted, as Kafka keeps them."""
         while True:
             try:
-                return self.retrieval.held.live
+                return self.retrieval.loaded.live
             except NoLiveGeneration:
                 await asyncio.sleep(WAIT_S)
 

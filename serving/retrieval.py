@@ -1,4 +1,4 @@
-"""A query's way, top to bottom."""
+"""The steps of a query, top to bottom."""
 
 import asyncio
 import difflib
@@ -22,13 +22,18 @@ from headwater.user_record import UserRecord
 from headwater.user_state import EMPTY, UserState
 from serving.candidate_json import candidates_json
 from serving.clock import Clock
-from serving.held import HeldGenerations, Pair
+from serving.loaded import LoadedGenerations, ServingPair
 
-NEAR_MATCHES, NEAR_AMONG, LOOKED_AT = 3, 50, 5_000
-"""Of topics of about the same length and beginning so many are compared with an unknown one, and so many are looked at."""
+NEAR_MATCHES = 3
+"""Topics suggested for an unknown one at most."""
+NEAR_COMPARED = 50
+"""Topics of the same beginning and about the same length that are compared with an unknown one, at most."""
+NEAR_SCANNED = 5_000
+"""Topics looked at to find those, at most."""
 NEAR_LENGTH = 2
+"""Characters by which a topic that is compared may be longer or shorter."""
 TURNS = 3
-"""Of the event loop until redis-py has sent a command: the task that reads, and the one that waits no longer than it may."""
+"""Turns of the event loop until redis-py has sent a command: it reads in a task, inside another one for its time-out."""
 USERS_AT_ONCE = 256
 NO_CANDIDATES = Candidates.of([], np.empty(0, dtype=np.float32))
 Known = tuple[list[UserRecord | None], list[Delivered | None]]
@@ -39,15 +44,16 @@ class Filters:
     """What candidates must not be.
 
     Attributes:
-        relevance: How the answer is held to its topic.
-        engaged, delivered: Leave out what the user engaged with, and what was delivered.
+        relevance: How the answer is restricted to its topic.
+        exclude_engaged, exclude_delivered: Leave out items that the user engaged with, and that were delivered to the user.
         exclude: More item ids to leave out.
         max_age_ms: Leave out items published longer ago.
+        min_relevance: Least cosine with the topic's centroid, for `Relevance.THRESHOLD`.
     """
 
     relevance: Relevance = Relevance.TOPIC
-    engaged: bool = True
-    delivered: bool = True
+    exclude_engaged: bool = True
+    exclude_delivered: bool = True
     exclude: frozenset[str] = frozenset()
     max_age_ms: int | None = None
     min_relevance: float = 0.5
@@ -93,13 +99,13 @@ class Answer(NamedTuple):
 class Retrieval:
     """Answers which items of a topic users should be notified about, now."""
 
-    held: HeldGenerations
+    loaded: LoadedGenerations
     store: FeatureStore
     covisits: ItemCovisits
     clock: Clock
 
     async def all_answers(
-        self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: Pair
+        self, user_ids: Sequence[str], topic: str | None, k: int, filters: Filters, pair: ServingPair
     ) -> AsyncIterator[list[Answer]]:
         """Yield answers for any number of users in their order, for `USERS_AT_ONCE` at a time; raises as `answers` does."""
         reading: asyncio.Task[Known] | None = None
@@ -107,7 +113,7 @@ class Retrieval:
             for start in range(0, len(user_ids), USERS_AT_ONCE):
                 users, following = (user_ids[at : at + USERS_AT_ONCE] for at in (start, start + USERS_AT_ONCE))
                 known = await (reading or self.store.users_and_delivered(users))
-                if following:  # Redis looks them up while these are answered
+                if following:  # Redis reads the next ones while these are answered
                     reading = asyncio.create_task(self.store.users_and_delivered(following))
                     for _ in range(TURNS):
                         await asyncio.sleep(0)
@@ -116,25 +122,25 @@ class Retrieval:
             if reading:
                 reading.cancel()
 
-    async def answers(self, queries: Sequence[TopicQuery], pair: Pair | None = None) -> list[Answer]:
-        """Return one answer a query, in order; an unknown user gets a cold-start answer.
+    async def answers(self, queries: Sequence[TopicQuery], pair: ServingPair | None = None) -> list[Answer]:
+        """Return one answer per query, in order; an unknown user gets a cold-start answer.
 
         Args:
             queries: B queries, all of them answered at the same time.
-            pair: Answers, instead of the live one: for users who are asked for in several parts.
+            pair: Pair used instead of the live one, so that a job answered in parts sees one generation.
 
         Raises:
             NoLiveGeneration: nothing is promoted yet.
             UnknownTopic: no live item carries the topic of one of the queries; names near matches.
-            RedisError: the feature store is away.
+            RedisError: Redis is unavailable.
         """
-        # 1. One pair for all: whatever is promoted meanwhile, tower and index stay of one version.
-        pair = pair or self.held.live
+        # 1. One pair for all: tower and index stay of one version, even if another one is promoted meanwhile.
+        pair = pair or self.loaded.live
         # 2. Features of all users in one round trip.
         known = await self.store.users_and_delivered([query.user_id for query in queries])
         return self._answers(queries, known, pair)
 
-    def _answers(self, queries: Sequence[TopicQuery], known: Known, pair: Pair) -> list[Answer]:
+    def _answers(self, queries: Sequence[TopicQuery], known: Known, pair: ServingPair) -> list[Answer]:
         records, delivered = known
         now_ms = self.clock.now_ms()
         states = [record.state if record else EMPTY for record in records]
@@ -143,7 +149,7 @@ class Retrieval:
         embeddings = pair.bundle.user_tower.embed(encode_queries(asked, now_ms, pair.bundle.vocabulary))
         dense, weights = embeddings[:, :-COVISITS], embeddings[:, -COVISITS:]  # (B, D + S), (B, COVISITS)
         added = self.covisits.scores([_newest(state) for state in states], weights, now_ms)
-        # 4. Search; queries that ask the same share one matrix product.
+        # 4. Search; queries with the same topic, k and filters share one matrix product.
         alike: dict[tuple[str | None, int, Filters], list[int]] = {}
         for place, query in enumerate(queries):
             alike.setdefault((query.topic, query.k, query.filters), []).append(place)
@@ -171,19 +177,19 @@ class Retrieval:
         ]
 
 
-def require_topic(pair: Pair, topic: str | None) -> None:
+def require_topic(pair: ServingPair, topic: str | None) -> None:
     """Raise `UnknownTopic` with near matches unless a live item carries the topic, or none is asked for."""
     if topic is not None and not pair.index.has_topic(topic):
-        looked_at = islice(pair.index.topic_names(), LOOKED_AT)
-        alike = (name for name in looked_at if name[:1] == topic[:1] and abs(len(name) - len(topic)) <= NEAR_LENGTH)
-        raise UnknownTopic(topic, difflib.get_close_matches(topic, list(islice(alike, NEAR_AMONG)), n=NEAR_MATCHES))
+        scanned = islice(pair.index.topic_names(), NEAR_SCANNED)
+        alike = (name for name in scanned if name[:1] == topic[:1] and abs(len(name) - len(topic)) <= NEAR_LENGTH)
+        raise UnknownTopic(topic, difflib.get_close_matches(topic, list(islice(alike, NEAR_COMPARED)), n=NEAR_MATCHES))
 
 
-def _condition(query: TopicQuery, pair: Pair) -> str | None:
-    """Return the topic that the user tower hears.
+def _condition(query: TopicQuery, pair: ServingPair) -> str | None:
+    """Return the condition given to the user tower; None inside an exact filter, where the topic is already enforced.
 
-    Inside an exact filter a condition that steers has nothing left to say, and would prefer items of few other topics;
-    without it scores of different topics compare.
+    There a steering condition would only prefer items that carry few other topics; without it, scores are comparable across
+    topics. Other fusions keep their condition.
     """
     filtered = query.filters.relevance is Relevance.TOPIC
     return None if filtered and pair.bundle.manifest.topical else query.topic
@@ -195,8 +201,8 @@ def _newest(state: UserState) -> tuple[str, ...]:
 
 def _excluded(record: UserRecord | None, delivered: Delivered | None, filters: Filters) -> set[str]:
     excluded = set(filters.exclude)
-    if filters.engaged and record:
+    if filters.exclude_engaged and record:
         excluded.update(record.state.item_ids)
-    if filters.delivered and delivered:
+    if filters.exclude_delivered and delivered:
         excluded.update(delivered.item_ids)
     return excluded

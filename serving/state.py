@@ -1,4 +1,4 @@
-"""Everything one server process holds, and its background work."""
+"""The state of one server process, and its background work."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ from headwater.stores import FeatureStore, RedisFeatureStore
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
-from serving.held import POLL_S, HeldGenerations
+from serving.loaded import POLL_S, LoadedGenerations
 from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Filters, Retrieval
@@ -38,11 +38,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """What routes use."""
+    """What routes use.
+
+    Attributes:
+        following, responding: Say whether the Faust app that follows Kafka, or answers `candidate-requests`, is running.
+    """
 
     settings: Settings
     store: FeatureStore
-    held: HeldGenerations
+    loaded: LoadedGenerations
     followed: Followed
     retrieval: Retrieval
     batcher: Batcher
@@ -55,11 +59,11 @@ class State:
     def not_ready(self) -> str | None:
         """Return why this server should get no queries, None when it should."""
         if not self.following():
-            return "following has ended: what is held here grows old; the log says why"
+            return "the Kafka follower has stopped, so this index is going stale; see the log"
         if self.followed.to_go:
-            return f"following: {self.followed.to_go} records to go"
+            return f"catching up with Kafka: {self.followed.to_go} records left"
         try:
-            return self.held.astray if self.held.live else None
+            return self.loaded.fallback_reason if self.loaded.live else None
         except HeadwaterError as error:
             return str(error)
 
@@ -80,26 +84,26 @@ async def running_state(settings: Settings) -> AsyncIterator[State]:
     generations = Generations(SyncRedis.from_url(settings.redis_url.get_secret_value()), settings.names)
     metrics, clock = Metrics(), Clock(settings.clock)
     snapshot_dir = settings.state_dir / "snapshots" / instance_name(settings)
-    held = HeldGenerations(generations, settings.model_dir, snapshot_dir)
-    followed = Followed(held, clock, metrics)
-    held.on_first = followed.fill
-    retrieval = Retrieval(held, store, followed.covisits, clock)
+    loaded = LoadedGenerations(generations, settings.model_dir, snapshot_dir)
+    followed = Followed(loaded, clock, metrics)
+    loaded.initialise = followed.fill
+    retrieval = Retrieval(loaded, store, followed.covisits, clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         producer = await asyncio.to_thread(EngagementProducer, settings)
         stack.push_async_callback(asyncio.to_thread, _close_quietly, producer)
-        state = State(settings, store, held, followed, retrieval, Batcher(retrieval), metrics, producer)
+        state = State(settings, store, loaded, followed, retrieval, Batcher(retrieval), metrics, producer)
         await _start(state, stack)
         yield state
 
 
 async def _start(state: State, stack: AsyncExitStack) -> None:
-    settings, held, followed = state.settings, state.held, state.followed
-    # 1. Activity frames from here on, then what Redis holds: whichever is newer by offset wins.
-    # Successions are counted anew from all that Kafka keeps of them.
-    # 2. Embeddings from where the snapshots end. 3. Ready once the ends known now are reached, of all three.
-    ends, begin = await asyncio.gather(asyncio.to_thread(end_offsets, settings), held.restore())
-    # A group of its own for each start: the former one may still count a killed server among its members.
+    settings, loaded, followed = state.settings, state.loaded, state.followed
+    # 1. Item activity: frames from the present end of the log, then what Redis stores; the newer by offset wins.
+    # Successions: counted from scratch, from all that Kafka keeps.
+    # 2. Embeddings: from where the snapshots end. 3. Ready once the present ends of all three topics are reached.
+    ends, begin = await asyncio.gather(asyncio.to_thread(end_offsets, settings), loaded.restore())
+    # A group of its own for each start: in the former one a killed server may still be a member.
     follower_id = f"{instance_name(settings)}-{uuid.uuid4().hex[:8]}"
     group = settings.names.serving_group(follower_id)
     starts = {ITEM_EMBEDDINGS: begin, ITEM_ACTIVITY: Start(ends[ITEM_ACTIVITY]), ITEM_SUCCESSIONS: Start()}
@@ -111,24 +115,24 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
         for partition, offset in begins[name].items()
     }
     await followed.load_activity(state.store)
-    await held.poll()
+    await loaded.poll()
     follower = make_follower(
         settings, follower_id, followed.on_embeddings, followed.on_activity, followed.on_successions
     )
     await stack.enter_async_context(running(follower))
     state.following = partial(alive, follower)
     followed.ends = partial(latest_ends, follower, settings.names.topic(ITEM_EMBEDDINGS))
-    # Queries need no responder, and its group may still count a killed server among its members.
+    # Started in the background: queries need no responder, and its group may wait for a killed member.
     filters = Filters(max_age_ms=settings.max_item_age_s * 1000 or None)
     state.responding = await stack.enter_async_context(
         running_aside(
             lambda: make_responder(settings, lambda publisher: Responder(state.retrieval, publisher, filters).apply)
         )
     )
-    gc.freeze()  # what is here now stays
+    gc.freeze()  # all that is loaded now is long-lived
     for work in (
-        _repeated(held.poll, POLL_S),
-        _repeated(lambda: held.snapshot(followed.applied), settings.snapshot_every_s),
+        _repeated(loaded.poll, POLL_S),
+        _repeated(lambda: loaded.snapshot(followed.applied), settings.snapshot_every_s),
         _repeated(followed.learn_cells, LEARN_EVERY_S),
         _repeated(lambda: _forget(state), FORGET_EVERY_S),
         _repeated(_freeze, FREEZE_EVERY_S),
@@ -144,7 +148,7 @@ async def _forget(state: State) -> None:
 
 
 async def _freeze() -> None:
-    """Keep what lives long out of the garbage collector's way: going through an index stops every query for 100 ms."""
+    """Keep long-lived objects out of garbage collection: traversing an index stops every query for 100 ms."""
     gc.collect()
     gc.freeze()
 

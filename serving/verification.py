@@ -13,7 +13,7 @@ from serving.state import State
 RECALL_K = 50
 RECALL_QUERIES = 50
 PAUSE_S = 0.02
-"""Between searches of everything, each of which takes longer than the queries that wait meanwhile."""
+"""Pause between exact searches, so that the queries that each of them delays can be answered."""
 SETTLE_S = 10.0
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -21,14 +21,14 @@ SCORE_TOLERANCE = 1e-4
 
 
 async def verify(state: State, version: str) -> VerificationReport:
-    """Return the report on a generation that this server holds, once the follower caught up with it.
+    """Return the report on a generation that this server has loaded, once the follower has caught up with it.
 
     Raises:
-        UnknownGeneration: this server does not hold it.
-        ServiceUnavailable: it goes on growing; ask again.
+        UnknownGeneration: this server has not loaded it.
+        ServiceUnavailable: it is still growing; ask again.
     """
-    await state.held.poll()
-    pair = state.held.pair(version)
+    await state.loaded.poll()
+    pair = state.loaded.pair(version)
     size = await state.store.catalogue_size()
     await _settled(pair.index, size)
     await state.followed.learn_cells()

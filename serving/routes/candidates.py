@@ -18,7 +18,7 @@ from headwater.errors import HeadwaterError
 from headwater.events import Identifier, UserCandidates
 from headwater.index import Relevance
 from serving.faults import fault_of
-from serving.held import Pair
+from serving.loaded import ServingPair
 from serving.retrieval import Filters, TopicQuery, require_topic
 from serving.routes.access import HeadwaterState
 from serving.state import State
@@ -46,19 +46,19 @@ class FilterParameters(BaseModel):
     exclude: Annotated[tuple[Identifier, ...], Field(max_length=MAX_EXCLUDED)] = ()
     max_age_s: MaxAge = None
     min_relevance: MinRelevance = 0.5
-    engaged: Annotated[bool, Field(description="Let items through that the user engaged with.")] = False
-    delivered: Annotated[bool, Field(description="Let items through that were delivered already.")] = False
+    include_engaged: Annotated[bool, Field(description="Include items that the user engaged with.")] = False
+    include_delivered: Annotated[bool, Field(description="Include items that were delivered to the user.")] = False
 
     def filters(self, most_age_s: int) -> Filters:
         """Return the filters asked for; no item is older than `most_age_s`, if that is not 0."""
         age_s = min(filter(None, (self.max_age_s, most_age_s)), default=None)
         return Filters(
-            self.relevance,
-            not self.engaged,
-            not self.delivered,
-            frozenset(self.exclude),
-            round(age_s * 1000) if age_s else None,
-            self.min_relevance,
+            relevance=self.relevance,
+            exclude_engaged=not self.include_engaged,
+            exclude_delivered=not self.include_delivered,
+            exclude=frozenset(self.exclude),
+            max_age_ms=round(age_s * 1000) if age_s else None,
+            min_relevance=self.min_relevance,
         )
 
 
@@ -78,7 +78,7 @@ class BulkRequest(FilterParameters):
 
 
 class SingleQueries:
-    """ASGI middleware: takes single queries to `topic_candidates`, since FastAPI's way there takes as long as the answer.
+    """ASGI middleware: hands single queries to `topic_candidates` itself, since FastAPI's routing takes as long as the answer.
 
     Args:
         app: Answers everything else, and describes single queries, too.
@@ -139,13 +139,13 @@ async def bulk_candidates(state: HeadwaterState, request: BulkRequest) -> Stream
 
     One index generation answers all of it. A line {"error": …} at the end says that the answer is not complete.
     """
-    pair = state.held.live
+    pair = state.loaded.live
     for topic in request.topics:
         require_topic(pair, topic)
     return StreamingResponse(_lines(state, request, pair), media_type="application/x-ndjson")
 
 
-async def _lines(state: State, request: BulkRequest, pair: Pair) -> AsyncIterator[bytes]:
+async def _lines(state: State, request: BulkRequest, pair: ServingPair) -> AsyncIterator[bytes]:
     filters, left = request.filters(state.settings.max_item_age_s), len(request.topics) * len(request.user_ids)
     try:
         for topic in request.topics:

@@ -1,4 +1,4 @@
-"""Index generations as this server holds them."""
+"""Index generations, and what this server has loaded of them."""
 
 import asyncio
 
@@ -13,14 +13,15 @@ router = APIRouter(tags=["generations"])
 
 @router.get("/v1/generations")
 async def generations(state: HeadwaterState) -> Response:
-    """Return every registered generation, what this server holds of it, and which one is live."""
-    registered = await asyncio.to_thread(state.held.generations.all)
-    alias = await asyncio.to_thread(state.held.generations.alias)
+    """Return every registered generation, the items this server has loaded of it, and which one is live."""
+    registered = await asyncio.to_thread(state.loaded.generations.all)
+    alias = await asyncio.to_thread(state.loaded.generations.alias)
     listed = []
     for generation in registered:
-        pair = state.held.pairs.get(generation.version)
-        held = len(pair.index) if pair else None
-        listed.append({**generation.model_dump(), "held_items": held, "live": generation.version == alias.version})
+        pair = state.loaded.pairs.get(generation.version)
+        loaded_items = len(pair.index) if pair else None
+        is_live = generation.version == alias.version
+        listed.append({**generation.model_dump(), "held_items": loaded_items, "live": is_live})
     return json_response({"alias": alias.model_dump(), "generations": listed})
 
 

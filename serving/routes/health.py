@@ -38,8 +38,8 @@ async def status(state: HeadwaterState) -> Response:
         {
             "ready": state.not_ready() is None,
             "reason": state.not_ready(),
-            "live": state.held.wanted,
-            "generations": {version: len(pair.index) for version, pair in state.held.pairs.items()},
+            "live": state.loaded.wanted,
+            "generations": {version: len(pair.index) for version, pair in state.loaded.pairs.items()},
             "lag_records": state.followed.lag,
             "following": state.following(),
             "responding": state.responding(),

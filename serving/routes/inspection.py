@@ -38,15 +38,15 @@ async def item(state: HeadwaterState, item_id: Identifier) -> Response:
     (stored,) = await state.store.items([item_id])
     if stored is None:
         raise UnknownItem(f"the catalogue holds no item {item_id!r}")
-    held = [version for version, pair in state.held.pairs.items() if item_id in pair.index]
+    versions = [version for version, pair in state.loaded.pairs.items() if item_id in pair.index]
     document = stored.item.model_dump(mode="json")
-    return json_response({**document, "published_at": iso(stored.item.published_at), "generations": held})
+    return json_response({**document, "published_at": iso(stored.item.published_at), "generations": versions})
 
 
 @router.get("/v1/topics")
 async def topics(state: HeadwaterState) -> Response:
     """Return the topics of the live generation with their numbers of items, largest first."""
-    pair = state.held.live
+    pair = state.loaded.live
     counted = sorted(pair.index.topics().items(), key=lambda entry: (-entry[1], entry[0]))
     known = pair.bundle.vocabulary.topic_index
     listed = [{"topic": topic, "items": count, "trained": topic in known} for topic, count in counted]

@@ -40,7 +40,7 @@ def test_candidates_follow_engagements_deliveries_and_items(
     )
     assert not client.candidates("ann", "news", k=100).cold_start
     poll(lambda: client.candidates("ann", "news").watermark is not None, 30, "activity is followed")
-    assert ids(client.candidates("ann", "news", k=100, engaged=True)) == ids(first)
+    assert ids(client.candidates("ann", "news", k=100, include_engaged=True)) == ids(first)
     assert "i6" not in ids(client.candidates("ann", "news", k=100, exclude=["i6"]))
     with EngagementProducer(settings) as producer:
         producer.send_delivery(

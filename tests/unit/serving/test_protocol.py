@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from serving.protocol import Gathering, WholeAnswers
+from serving.protocol import BufferedProtocol, WriteBuffer
 
 
 class Transport:
@@ -26,7 +26,7 @@ class Transport:
 
 def gathering() -> tuple[Any, Transport]:
     transport = Transport()
-    return Gathering(transport), transport  # type: ignore[arg-type]
+    return WriteBuffer(transport), transport  # type: ignore[arg-type]
 
 
 async def test_head_and_body_are_one_write() -> None:
@@ -53,7 +53,7 @@ async def test_whoever_asks_and_hangs_up_gets_an_answer() -> None:
     written, transport = gathering()
     protocol = SimpleNamespace(transport=written)
     written.write(b"answer")
-    WholeAnswers.eof_received(protocol)  # type: ignore[arg-type]
+    BufferedProtocol.eof_received(protocol)  # type: ignore[arg-type]
     assert transport.written == [b"answer"]
 
 

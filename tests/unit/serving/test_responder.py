@@ -23,7 +23,7 @@ class Published(list[Outgoing]):
 class Answers:
     """Answers whoever is asked for but those who raise their fault."""
 
-    held = SimpleNamespace(live=None)
+    loaded = SimpleNamespace(live=None)
 
     def __init__(self, **faults: Exception) -> None:
         self._faults = faults

@@ -1,4 +1,4 @@
-"""The index generations a server holds, and which of them answers."""
+"""The index generations that a server has loaded, and which of them answers."""
 
 import asyncio
 import logging
@@ -19,13 +19,14 @@ from streams.follower import Start
 
 POLL_S = 0.2
 RETRY_S = 30.0
-CLOCKS_APART_MS = 600_000
+CLOCK_SKEW_MARGIN_MS = 600_000
+"""Embeddings are read from this long before their generation was requested, since clocks of machines differ."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pair:
+class ServingPair:
     """A user tower and the index generation of the same version; a query uses exactly one pair."""
 
     bundle: Bundle
@@ -37,88 +38,90 @@ class Pair:
 
 
 @dataclass
-class HeldGenerations:
-    """Follows the register: holds a pair for each generation and swaps the live one as the alias moves.
+class LoadedGenerations:
+    """Follows the registry: loads a pair for each generation and swaps the live one as the alias moves.
 
     Attributes:
-        generations: The register on Redis.
+        generations: The registry on Redis.
         model_dir: The model repository.
         snapshot_dir: This server's snapshots.
-        on_first: Told of an index that knows no item activity yet.
-        writing: Held by whoever changes an index; queries need no lock, they share the event loop.
-        passed_over: When the newest embedding was appended that came for a version not held, epoch ms.
+        initialise: Called with a new index that has no item activity yet.
+        pairs: Version to loaded pair.
+        writing: Locked while an index is changed; queries need no lock, since they share the event loop.
+        skipped_ms: Version to append time of the newest embedding skipped because the version was not loaded, epoch ms.
+        wanted: The promoted version, whether or not it is loaded.
     """
 
     generations: Generations
     model_dir: Path
     snapshot_dir: Path
-    on_first: Callable[[ItemIndex], None] = lambda index: None
-    pairs: dict[str, Pair] = field(default_factory=dict)
+    initialise: Callable[[ItemIndex], None] = lambda index: None
+    pairs: dict[str, ServingPair] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    passed_over: dict[str, int] = field(default_factory=dict)
+    skipped_ms: dict[str, int] = field(default_factory=dict)
     wanted: str | None = None
     _polling: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _live: Pair | None = None
+    _live: ServingPair | None = None
     _refused: dict[str, tuple[float, str]] = field(default_factory=dict)
-    _trouble: str | None = None
+    _problem: str | None = None
 
     @property
-    def live(self) -> Pair:
+    def live(self) -> ServingPair:
         """Return the pair that answers now.
 
         Raises:
-            NoLiveGeneration: nothing is promoted, or this server does not hold it yet.
+            NoLiveGeneration: nothing is promoted, or this server has not loaded it yet.
         """
         if self._live is None:
             raise NoLiveGeneration(
-                f"generation {self.wanted} {self._why_not_held(self.wanted)}"
+                f"generation {self.wanted} {self._why_not_loaded(self.wanted)}"
                 if self.wanted
                 else "no index generation is live yet: `headwater train --once` makes the first"
             )
         return self._live
 
     @property
-    def astray(self) -> str | None:
-        """Return why another generation answers than the one that is promoted, None where it is that one."""
+    def fallback_reason(self) -> str | None:
+        """Why this server answers with another generation than the promoted one; None if it does not."""
         if self._live is None or self.wanted in (None, self._live.version):
             return None
-        why = self._why_not_held(self.wanted)
+        why = self._why_not_loaded(self.wanted)
         return f"generation {self.wanted} {why}; this server answers with {self._live.version}"
 
-    def _why_not_held(self, version: str) -> str:
-        return f"cannot be held here: {self._refused[version][1]}" if version in self._refused else "is being loaded"
+    def _why_not_loaded(self, version: str) -> str:
+        return f"cannot be loaded here: {self._refused[version][1]}" if version in self._refused else "is being loaded"
 
-    def pair(self, version: str) -> Pair:
-        """Return a held pair.
+    def pair(self, version: str) -> ServingPair:
+        """Return a loaded pair.
 
         Raises:
-            UnknownGeneration: this server does not hold it.
+            UnknownGeneration: this server has not loaded it.
         """
         if version not in self.pairs:
-            raise UnknownGeneration(f"this server holds no generation {version!r}")
+            raise UnknownGeneration(f"this server has not loaded generation {version!r}")
         return self.pairs[version]
 
     async def restore(self) -> Start:
         """Load every registered generation, from snapshots where there are any.
 
         Returns:
-            From where on `item-embeddings` makes all of them complete: the offsets that not all snapshots contain, and
-            when the earliest generation without one was requested.
+            Where to start reading `item-embeddings` so that all of them become complete: the first offsets that not all
+            snapshots contain, and when the earliest generation without a snapshot was requested.
         """
         registered = [each for each in await asyncio.to_thread(self.generations.all) if _has_embeddings(each)]
-        if registered:  # a register that is lost for a while takes no snapshots with it
+        if registered:  # an empty registry may be a lost one: keep the snapshots
             await asyncio.to_thread(remove_leavings, self.snapshot_dir, {each.version for each in registered})
         applied: list[Mapping[int, int]] = []
         since_ms: list[int] = []
         for generation in registered:
             snapshot = await asyncio.to_thread(read_newest_snapshot, self.snapshot_dir, generation.version)
             index, offsets = snapshot or (None, {})
-            if not await self._hold(generation, index):
-                # What there is of it is not read: held later, it would lack that.
-                self.passed_over[generation.version] = generation.requested_ms
+            if not await self._load(generation, index):
+                # Its existing embeddings will not be read, so it must not be loaded later without them.
+                self.skipped_ms[generation.version] = generation.requested_ms
                 continue
             if index is None:
-                since_ms.append(max(0, generation.requested_ms - CLOCKS_APART_MS))
+                since_ms.append(max(0, generation.requested_ms - CLOCK_SKEW_MARGIN_MS))
             else:
                 applied.append(offsets)
                 log.info("%s: %d items from a snapshot", generation.version, len(index))
@@ -127,14 +130,14 @@ class HeldGenerations:
         return Start(earliest if applied else None, min(since_ms, default=None))
 
     async def poll(self) -> None:
-        """Follow the register and the alias, if Redis is there; call it a few times a second."""
+        """Follow the registry and the alias, if Redis is available; call it a few times a second."""
         try:
             await self.refresh()
         except RedisError as error:
             self._complain(f"generations cannot be read: {error}")
 
     async def refresh(self) -> None:
-        """Follow the register and the alias.
+        """Follow the registry and the alias.
 
         Raises:
             RedisError: they cannot be read now.
@@ -143,12 +146,14 @@ class HeldGenerations:
             registered = await asyncio.to_thread(self.generations.all)
             alias = await asyncio.to_thread(self.generations.alias)
             if not registered and self.pairs:
-                self._complain("the register of generations is empty: has Redis lost its data? What is held here stays")
+                self._complain(
+                    "the generation registry is empty (has Redis lost its data?); keeping the loaded generations"
+                )
                 return
             self._complain(None)
             for generation in registered:
                 if generation.version not in self.pairs and _has_embeddings(generation):
-                    await self._hold(generation, None)
+                    await self._load(generation, None)
             self._swap(alias)
             kept = {generation.version for generation in registered if generation.state != "pruned"}
             for version in set(self.pairs) - kept:
@@ -158,47 +163,50 @@ class HeldGenerations:
                         await asyncio.to_thread(remove_snapshots, self.snapshot_dir, version)
                     log.info("%s: dropped", version)
 
-    def _complain(self, trouble: str | None) -> None:
-        """Log what is wrong with the register when it begins and when it ends, not each time it is looked at."""
-        if trouble == self._trouble:
+    def _complain(self, problem: str | None) -> None:
+        """Log a problem with the registry when it begins and when it ends, not at each poll."""
+        if problem == self._problem:
             return
-        if trouble:
-            log.error(trouble)
+        if problem:
+            log.error(problem)
         else:
-            log.info("the register of generations is there again")
-        self._trouble = trouble
+            log.info("the generation registry is readable again")
+        self._problem = problem
 
     def _swap(self, alias: Alias) -> None:
         changed, self.wanted = alias.version != self.wanted, alias.version
         pair = self.pairs.get(alias.version or "")
-        if pair is None and self._live is None:  # after a restart: what answered before is better than nothing
+        if pair is None and self._live is None:  # after a restart: the previous generation is better than none
             pair = self.pairs.get(alias.previous or "")
         if pair is not None and pair is not self._live:
             self._live = pair
             log.info("%s answers with %d items", pair.version, len(pair.index))
-        if changed and self.astray:
-            log.error(self.astray)
+        if changed and self.fallback_reason:
+            log.error(self.fallback_reason)
 
-    async def _hold(self, generation: Generation, index: ItemIndex | None) -> bool:
+    async def _load(self, generation: Generation, index: ItemIndex | None) -> bool:
         version, now_s = generation.version, time.monotonic()
         if version in self._refused and now_s < self._refused[version][0]:
             return False
         try:
             bundle = await asyncio.to_thread(Bundle.load, self.model_dir / version)
-            if index is None and self.passed_over.get(version, -1) >= generation.requested_ms:
-                raise BundleRefused(f"{version}: embeddings came before it could be held; restart this server")
+            if index is None and self.skipped_ms.get(version, -1) >= generation.requested_ms:
+                raise BundleRefused(
+                    f"{version}: some of its embeddings were skipped before its bundle could be loaded; "
+                    "restart this server to read them"
+                )
         except BundleError as error:
             if self._refused.get(version, (0.0, ""))[1] != str(error):
                 log.error("bundle refused: %s", error)
-            # What is not here may appear at any time; what is refused has to be read as a whole to be looked at again.
+            # A missing bundle may appear at any time, and looking is cheap; checking a refused one again means reading all of it.
             self._refused[version] = now_s + (0.0 if isinstance(error, BundleNotFound) else RETRY_S), str(error)
             return False
         self._refused.pop(version, None)
         like = self._live.index if self._live else None
         index = ItemIndex(bundle.manifest.dimension, like, version) if index is None else index
         if like is None:
-            self.on_first(index)
-        self.pairs[version] = Pair(bundle, index)
+            self.initialise(index)
+        self.pairs[version] = ServingPair(bundle, index)
         return True
 
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:

@@ -24,7 +24,7 @@ from headwater.user_record import UserRecord
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
-from serving.held import CLOCKS_APART_MS, HeldGenerations, Pair
+from serving.loaded import CLOCK_SKEW_MARGIN_MS, LoadedGenerations, ServingPair
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from serving.state import State
@@ -43,7 +43,7 @@ D = 8
 @dataclass
 class World:
     register: Register
-    held: HeldGenerations
+    loaded: LoadedGenerations
     followed: Followed
     retrieval: Retrieval
     offset: int = 0
@@ -57,7 +57,7 @@ class World:
         await self.followed.on_embeddings([record])
         self.offset += 1
 
-    async def ask(self, topic: str | None, pair: Pair | None = None) -> Answer:
+    async def ask(self, topic: str | None, pair: ServingPair | None = None) -> Answer:
         (answer,) = await self.retrieval.answers([TopicQuery("u", topic, 10, Filters())], pair)
         return answer
 
@@ -67,16 +67,16 @@ def world(tmp_path: Path) -> World:
     for seed, version in enumerate(("v1", "v2")):
         make_bundle(tmp_path / "onnx", version, TOPICS, seed=seed, dimension=D)
     register, clock, metrics = Register(requested_ms=REQUESTED_MS), Clock("wall"), Metrics()
-    held = HeldGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
-    followed = Followed(held, clock, metrics)
-    held.on_first = followed.fill
-    return World(register, held, followed, Retrieval(held, MemoryFeatureStore(), followed.covisits, clock))
+    loaded = LoadedGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
+    followed = Followed(loaded, clock, metrics)
+    loaded.initialise = followed.fill
+    return World(register, loaded, followed, Retrieval(loaded, MemoryFeatureStore(), followed.covisits, clock))
 
 
 async def promoted(world: World, version: str) -> None:
     world.register.versions.append(version)
     world.register.live = version
-    await world.held.poll()
+    await world.loaded.poll()
 
 
 async def test_nothing_answers_before_a_promotion(world: World) -> None:
@@ -87,7 +87,7 @@ async def test_nothing_answers_before_a_promotion(world: World) -> None:
 async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> None:
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
-    begun = world.held.live
+    begun = world.loaded.live
     await promoted(world, "v2")
     await world.follow("v2", "b", "news")
     assert (await world.ask("news", begun)).version == "v1"
@@ -98,17 +98,17 @@ async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> Non
 
 async def test_a_server_is_ready_once_all_it_follows_is_read(world: World) -> None:
     settings: Any = None
-    state = State(settings, settings, world.held, world.followed, world.retrieval, settings, settings, settings)
+    state = State(settings, settings, world.loaded, world.followed, world.retrieval, settings, settings, settings)
     state.following = lambda: True
     await promoted(world, "v1")
     assert state.not_ready() is None, "where logs are empty nothing is waited for"
     world.followed.targets = {0: 1}
     world.followed.unread = {("item-activity", 0): range(5, 5), ("item-successions", 1): range(7, 9)}
-    assert state.not_ready() == "following: 3 records to go"
+    assert state.not_ready() == "catching up with Kafka: 3 records left"
     await world.follow("v1", "a", "news")
     await world.followed.on_activity([Record("item-activity", 0, 5, b"0", b"")])
     await world.followed.on_successions([Record("item-successions", 1, 7, b"0", b"")])
-    assert state.not_ready() == "following: 1 records to go"
+    assert state.not_ready() == "catching up with Kafka: 1 records left"
     await world.followed.on_successions([Record("item-successions", 1, 8, b"0", b"broken")])
     assert state.not_ready() is None
 
@@ -117,12 +117,12 @@ async def test_an_answer_tells_the_index_apart_from_the_bundle(world: World, tmp
     for version in ("v1", "v2"):
         await promoted(world, version)
         await world.follow(version, "a", "news")
-    await world.held.snapshot(world.followed.applied)
+    await world.loaded.snapshot(world.followed.applied)
     answer = await world.ask("news")
     assert (answer.version, answer.generation) == ("v2", "v2")
-    restored = HeldGenerations(world.held.generations, world.held.model_dir, tmp_path / "snapshots")
+    restored = LoadedGenerations(world.loaded.generations, world.loaded.model_dir, tmp_path / "snapshots")
     await restored.restore()
-    mixed = await world.ask("news", Pair(world.held.pair("v1").bundle, restored.pair("v2").index))
+    mixed = await world.ask("news", ServingPair(world.loaded.pair("v1").bundle, restored.pair("v2").index))
     document = json.loads(mixed.to_json())
     assert (document["bundle_version"], document["generation"]) == ("v1", "v2")
 
@@ -132,11 +132,11 @@ async def test_a_bundle_that_comes_late_is_held_at_once(
 ) -> None:
     await promoted(world, "v3")
     for _ in range(3):
-        await world.held.poll()
+        await world.loaded.poll()
     assert [entry.message for entry in caplog.records if "no bundle here" in entry.message] == caplog.messages[:1]
     make_bundle(tmp_path / "onnx", "v3", TOPICS, dimension=D)
-    await world.held.poll()
-    assert world.held.live.version == "v3"
+    await world.loaded.poll()
+    assert world.loaded.live.version == "v3"
 
 
 async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +147,10 @@ async def test_topics_get_cells_as_they_become_wide(world: World, monkeypatch: p
     before = (await world.ask("news")).candidates.item_ids
     world.followed.targets = {0: 100}  # there is more to read: inserts shall not wait
     await world.followed.learn_cells()
-    assert world.held.live.index.topics_needing_cells() == ["news"]
+    assert world.loaded.live.index.topics_needing_cells() == ["news"]
     world.followed.targets = {}
     await world.followed.learn_cells()
-    assert world.held.live.index.topics_needing_cells() == []
+    assert world.loaded.live.index.topics_needing_cells() == []
     assert (await world.ask("news")).candidates.item_ids == before
 
 
@@ -159,28 +159,28 @@ async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world:
     await world.follow("v1", "a", "news")
     await promoted(world, "missing")
     assert (await world.ask("news")).version == "v1"
-    assert world.held.wanted == "missing"
-    assert "no bundle here" in (world.held.astray or "")
-    assert "this server answers with v1" in (world.held.astray or "")
+    assert world.loaded.wanted == "missing"
+    assert "no bundle here" in (world.loaded.fallback_reason or "")
+    assert "this server answers with v1" in (world.loaded.fallback_reason or "")
 
 
 async def test_the_previous_one_answers_after_a_restart_too(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await promoted(world, "v1")
     world.register.previous = "v1"
     await promoted(world, "v2")
-    (world.held.model_dir / "v2" / "manifest.json").write_text("{")
-    held = HeldGenerations(world.held.generations, world.held.model_dir, world.held.snapshot_dir)
-    await held.restore()
-    await held.poll()
-    assert (held.live.version, held.wanted) == ("v1", "v2")
-    assert "generation v2 cannot be held here: v2: manifest.json is broken" in (held.astray or "")
-    assert held.astray in caplog.messages
-    (world.held.model_dir / "v1" / "manifest.json").unlink()
-    held = HeldGenerations(world.held.generations, world.held.model_dir, world.held.snapshot_dir)
-    await held.restore()
-    await held.poll()
-    with pytest.raises(NoLiveGeneration, match=r"v2 cannot be held here: v2: manifest\.json is broken"):
-        held.live  # noqa: B018
+    (world.loaded.model_dir / "v2" / "manifest.json").write_text("{")
+    loaded = LoadedGenerations(world.loaded.generations, world.loaded.model_dir, world.loaded.snapshot_dir)
+    await loaded.restore()
+    await loaded.poll()
+    assert (loaded.live.version, loaded.wanted) == ("v1", "v2")
+    assert "generation v2 cannot be loaded here: v2: manifest.json is broken" in (loaded.fallback_reason or "")
+    assert loaded.fallback_reason in caplog.messages
+    (world.loaded.model_dir / "v1" / "manifest.json").unlink()
+    loaded = LoadedGenerations(world.loaded.generations, world.loaded.model_dir, world.loaded.snapshot_dir)
+    await loaded.restore()
+    await loaded.poll()
+    with pytest.raises(NoLiveGeneration, match=r"v2 cannot be loaded here: v2: manifest\.json is broken"):
+        loaded.live  # noqa: B018
 
 
 async def test_a_bundle_that_was_away_at_the_start_is_not_held_without_its_items(
@@ -189,19 +189,21 @@ async def test_a_bundle_that_was_away_at_the_start_is_not_held_without_its_items
     for version in ("v1", "v2"):
         await promoted(world, version)
         await world.follow(version, "a", "news")
-    await world.held.snapshot(world.followed.applied)
-    model_dir, register = world.held.model_dir, world.held.generations
+    await world.loaded.snapshot(world.followed.applied)
+    model_dir, register = world.loaded.model_dir, world.loaded.generations
     (model_dir / "v2").rename(model_dir.with_name("away"))
-    held = HeldGenerations(register, model_dir, world.held.snapshot_dir)
-    await held.restore()
+    loaded = LoadedGenerations(register, model_dir, world.loaded.snapshot_dir)
+    await loaded.restore()
     model_dir.with_name("away").rename(model_dir / "v2")
-    monkeypatch.setattr("serving.held.RETRY_S", 0.0)
-    await held.poll()
-    assert list(held.pairs) == ["v1"]
-    assert "v2: embeddings came before it could be held; restart this server" in caplog.text
-    held = HeldGenerations(register, model_dir, world.held.snapshot_dir)
-    await held.restore()
-    assert {version: len(pair.index) for version, pair in held.pairs.items()} == {"v1": 1, "v2": 1}
+    monkeypatch.setattr("serving.loaded.RETRY_S", 0.0)
+    await loaded.poll()
+    assert list(loaded.pairs) == ["v1"]
+    assert (
+        "v2: some of its embeddings were skipped before its bundle could be loaded; restart this server" in caplog.text
+    )
+    loaded = LoadedGenerations(register, model_dir, world.loaded.snapshot_dir)
+    await loaded.restore()
+    assert {version: len(pair.index) for version, pair in loaded.pairs.items()} == {"v1": 1, "v2": 1}
 
 
 async def test_records_of_a_new_generation_wait_for_the_register(world: World) -> None:
@@ -212,16 +214,16 @@ async def test_records_of_a_new_generation_wait_for_the_register(world: World) -
         await world.follow("v2", "a", "news")
     world.register.away = False
     await world.follow("v2", "a", "news")
-    assert "a" in world.held.pair("v2").index
+    assert "a" in world.loaded.pair("v2").index
 
 
-async def test_a_pruned_generation_goes_and_its_records_are_passed_over(world: World) -> None:
+async def test_a_pruned_generation_goes_and_its_records_are_skipped(world: World) -> None:
     await promoted(world, "v1")
     await promoted(world, "v2")
     world.register.versions.remove("v1")
     world.register.pruned.append("v1")
-    await world.held.poll()
-    assert set(world.held.pairs) == {"v2"}
+    await world.loaded.poll()
+    assert set(world.loaded.pairs) == {"v2"}
     await world.follow("v1", "a", "news")
     assert world.followed.applied == {0: 1}
 
@@ -229,11 +231,11 @@ async def test_a_pruned_generation_goes_and_its_records_are_passed_over(world: W
 async def test_a_register_that_lost_everything_takes_nothing_with_it(world: World, tmp_path: Path) -> None:
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
-    await world.held.snapshot(world.followed.applied)
+    await world.loaded.snapshot(world.followed.applied)
     world.register.versions, world.register.live = [], None
-    await world.held.poll()
+    await world.loaded.poll()
     assert (await world.ask("news")).candidates.item_ids == ["a"]
-    fresh = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    fresh = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
     assert await fresh.restore() == Start(None, None)
     await promoted(world, "v1")
     await world.follow("v1", "bb", "news")
@@ -242,11 +244,11 @@ async def test_a_register_that_lost_everything_takes_nothing_with_it(world: Worl
     assert "a" in fresh.pair("v1").index, "its snapshot is still there"
 
 
-async def test_a_generation_whose_records_were_passed_over_is_not_held_in_part(world: World) -> None:
+async def test_a_generation_whose_records_were_skipped_is_not_held_in_part(world: World) -> None:
     await promoted(world, "v1")
     await world.follow("v2", "a", "news")
     await promoted(world, "v2")
-    assert set(world.held.pairs) == {"v1"}
+    assert set(world.loaded.pairs) == {"v1"}
     assert (await world.ask(None)).version == "v1"
 
 
@@ -256,7 +258,7 @@ async def test_what_answers_is_kept_up_even_when_it_is_pruned(world: World) -> N
     await promoted(world, "missing")
     world.register.versions.remove("v1")
     world.register.pruned.append("v1")
-    await world.held.poll()
+    await world.loaded.poll()
     await world.follow("v1", "bb", "news")
     assert set((await world.ask("news")).candidates.item_ids) == {"a", "bb"}
 
@@ -266,10 +268,10 @@ async def test_a_register_that_is_away_is_complained_of_once(world: World, caplo
     caplog.set_level("INFO")
     world.register.away = True
     for _ in range(3):
-        await world.held.poll()
+        await world.loaded.poll()
     world.register.away = False
     for _ in range(3):
-        await world.held.poll()
+        await world.loaded.poll()
     assert [entry.levelname for entry in caplog.records] == ["ERROR", "INFO"]
 
 
@@ -278,7 +280,7 @@ async def test_a_bundle_that_cannot_be_read_stops_nothing_else(world: World, tmp
     (tmp_path / "onnx" / "broken" / "manifest.json").mkdir(parents=True)
     world.register.versions.append("broken")
     await promoted(world, "v2")
-    assert world.held.live.version == "v2"
+    assert world.loaded.live.version == "v2"
 
 
 async def test_one_embedding_of_another_dimension_takes_none_of_its_neighbours_along(world: World) -> None:
@@ -310,7 +312,7 @@ async def test_metrics_speak_of_what_is_held(world: World) -> None:
     world.followed.publish_metrics()
     world.register.versions.remove("v1")
     world.register.pruned.append("v1")
-    await world.held.poll()
+    await world.loaded.poll()
     world.followed.publish_metrics()
     exported = generate_latest(world.followed.metrics.registry).decode()
     assert 'version="v2"' in exported
@@ -329,7 +331,7 @@ async def test_metrics_speak_of_what_is_held(world: World) -> None:
         encode_item_embedding(ItemEmbedding("bad", ("news",), NOW_MS, np.zeros(D + 1, dtype=np.float32))),
     ],
 )
-async def test_broken_embeddings_are_passed_over(world: World, value: bytes) -> None:
+async def test_broken_embeddings_are_skipped(world: World, value: bytes) -> None:
     await promoted(world, "v1")
     await world.follow("v1", "bad", value=value)
     await world.follow("v1", "good", "news")
@@ -341,18 +343,20 @@ async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: P
     for name in ("a", "bb", "ccc"):
         await world.follow("v1", name, "news")
     await world.follow("v1", "bb", value=None)
-    await world.held.snapshot(world.followed.applied)
+    await world.loaded.snapshot(world.followed.applied)
     before = await world.ask("news")
-    held = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
-    assert await held.restore() == Start({0: 4}, None)
-    await held.poll()
-    retrieval = Retrieval(held, MemoryFeatureStore(), ItemCovisits(), Clock("wall"))
+    loaded = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    assert await loaded.restore() == Start({0: 4}, None)
+    await loaded.poll()
+    retrieval = Retrieval(loaded, MemoryFeatureStore(), ItemCovisits(), Clock("wall"))
     (after,) = await retrieval.answers([TopicQuery("u", "news", 10, Filters())])
     assert after.candidates.item_ids == before.candidates.item_ids
     world.register.versions.append("v2")
-    again = HeldGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    again = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
     start = await again.restore()
-    assert start == Start({0: 4}, REQUESTED_MS - CLOCKS_APART_MS), "one without a snapshot begins when it was requested"
+    assert start == Start({0: 4}, REQUESTED_MS - CLOCK_SKEW_MARGIN_MS), (
+        "one without a snapshot begins when it was requested"
+    )
 
 
 async def test_topics_the_bundle_never_saw_are_still_answered(world: World) -> None:
@@ -368,11 +372,11 @@ async def test_inside_an_exact_filter_a_condition_that_steers_is_not_heard(world
     await promoted(world, "v1")
     for number in range(5):
         await world.follow("v1", "x" * (number + 1), "news")
-    plain = world.held.live
+    plain = world.loaded.live
     manifest = plain.bundle.manifest.model_copy(update={"topical": D})
-    steered = Pair(replace(plain.bundle, manifest=manifest), plain.index)
+    steered = ServingPair(replace(plain.bundle, manifest=manifest), plain.index)
 
-    async def scores(pair: Pair, topic: str | None, relevance: Relevance) -> dict[str, float]:
+    async def scores(pair: ServingPair, topic: str | None, relevance: Relevance) -> dict[str, float]:
         (answer,) = await world.retrieval.answers([TopicQuery("u", topic, 10, Filters(relevance))], pair)
         return dict(zip(answer.candidates.item_ids, answer.candidates.scores.tolist(), strict=True))
 
@@ -440,12 +444,12 @@ async def test_the_next_users_are_looked_up_while_others_are_answered(
     users, store = [f"u{number}" for number in range(5)], Watched()
     retrieval = replace(world.retrieval, store=store)
     answered = []
-    async for answers in retrieval.all_answers(users, "news", 1, Filters(), world.held.live):
+    async for answers in retrieval.all_answers(users, "news", 1, Filters(), world.loaded.live):
         answered += [answer.user_id for answer in answers]
         assert store.begun == min(3, len(answered) // 2 + 1)
     assert answered == users
 
-    abandoned: Any = retrieval.all_answers(users, "news", 1, Filters(), world.held.live)
+    abandoned: Any = retrieval.all_answers(users, "news", 1, Filters(), world.loaded.live)
     await anext(abandoned)
     ended = store.ended
     await abandoned.aclose()
@@ -453,7 +457,7 @@ async def test_the_next_users_are_looked_up_while_others_are_answered(
     assert store.ended == ended, "what nobody waits for any more is not read"
 
     store.fails_at = store.begun + 2
-    broken = retrieval.all_answers(users, "news", 1, Filters(), world.held.live)
+    broken = retrieval.all_answers(users, "news", 1, Filters(), world.loaded.live)
     assert len(await anext(broken)) == 2
     with pytest.raises(RedisError):
         await anext(broken)
