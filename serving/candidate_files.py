@@ -1,16 +1,15 @@
-"""Files of candidates that notification jobs write, and go on writing after a break."""
+"""Output files of notification jobs, which an interrupted job resumes."""
 
 import csv
-import fcntl
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from headwater.durable import exclusive
 from headwater.errors import DataFileError
 
 Write = Callable[[bytes], object]
@@ -21,7 +20,7 @@ KINDS = (".csv", ".jsonl", ".parquet")
 
 
 def _partial(path: Path, k: int) -> Path:
-    """Return where answers of up to k candidates are collected until all are there; as lines for Parquet, which cannot grow."""
+    """Return the file that collects answers of up to k candidates: JSON lines for Parquet, which cannot be appended to."""
     return path.with_name(f"{path.name}.k{k}.partial{'.jsonl' if path.suffix.lower() == '.parquet' else ''}")
 
 
@@ -30,55 +29,46 @@ def _partials(path: Path) -> list[Path]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other jobs from an output file.
+def exclusive_output(path: Path) -> Iterator[None]:
+    """Reserve an output file for this job.
 
     Raises:
-        DataFileError: another one writes it, or it cannot be written.
+        DataFileError: another job writes it, or it cannot be written.
     """
     if path.is_dir():
         raise DataFileError(f"{path} is a directory")
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        file = lock.open("w")
-    except OSError as error:
-        raise DataFileError(f"{path} cannot be written: {error.strerror}") from None
-    with file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
-        except (BlockingIOError, FileNotFoundError):
-            ours = False
-        if not ours:
-            raise DataFileError(f"another job is at work on {path}")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+            held.enter_context(exclusive(path.with_name(f".{path.name}.lock")))
+        except BlockingIOError:
+            raise DataFileError(f"another job is at work on {path}") from None
+        except OSError as error:
+            raise DataFileError(f"{path} cannot be written: {error.strerror}") from None
+        yield
 
 
-def forget(path: Path) -> None:
-    """Delete an output file and what is collected for it."""
+def discard(path: Path) -> None:
+    """Delete an output file and its partial files."""
     for each in (path, *_partials(path)):
         each.unlink(missing_ok=True)
 
 
 def count_complete(path: Path, k: int) -> int:
-    """Return how many users a broken-off job with the same k answered for; a torn last line is cut off.
+    """Return how many users an interrupted job with the same k has answered for; a torn last line is cut off.
 
     Raises:
-        DataFileError: the extension is none that can be written, the finished file is there, or a job with another k was
-            broken off.
+        DataFileError: the extension is not one of `KINDS`, the finished file exists, or a job with another k was
+            interrupted.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise DataFileError(f"{path}: the extension must be one of {', '.join(KINDS)}")
     if path.exists():
-        raise DataFileError(f"{path} is there and complete; use --restart to write it anew")
+        raise DataFileError(f"{path} exists and is complete; use --restart to write it again")
     lines = _partial(path, k)
     for other in _partials(path):
         if other != lines:
-            raise DataFileError(f"{other} was begun with another --k than {k}; use --restart")
+            raise DataFileError(f"{other} was started with another --k than {k}; use --restart")
     if not lines.exists():
         return 0
     _cut_torn_line(lines)
@@ -88,8 +78,8 @@ def count_complete(path: Path, k: int) -> int:
         return sum(1 for _ in file)
 
 
-def begun(path: Path, k: int) -> Iterator[tuple[str, str]]:
-    """Yield user and topic of each answer that a broken-off job left behind, which `count_complete` has counted."""
+def answered(path: Path, k: int) -> Iterator[tuple[str, str]]:
+    """Yield user and topic of each answer of an interrupted job, once `count_complete` has cut off incomplete ones."""
     lines = _partial(path, k)
     if path.suffix.lower() == ".csv":
         with lines.open(encoding="utf-8", newline="") as file:
@@ -118,7 +108,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _complete_csv_users(path: Path) -> int:
-    """Count users; the last one may lack rows, so it is removed and written again."""
+    """Count users; the last one may lack rows, so its rows are cut off, to be written again."""
     with path.open(encoding="utf-8", newline="") as file:
         users, last_at, at, previous = 0, 0, 0, None
         for number, line in enumerate(file):
@@ -135,7 +125,7 @@ def _complete_csv_users(path: Path) -> int:
 
 @contextmanager
 def open_writer(path: Path, k: int) -> Iterator[Write]:
-    """Append answers to those that a broken-off job left behind; the output file appears when the block ends.
+    """Append answers to those of an interrupted job; the output file appears when the block ends.
 
     The format follows from the extension.
     """

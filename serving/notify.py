@@ -11,33 +11,35 @@ import click
 from headwater.client import HeadwaterClient
 from headwater.errors import UsageError
 from headwater.settings import read_settings
-from serving.candidate_files import alone, begun, count_complete, forget, open_writer
+from serving.candidate_files import answered, count_complete, discard, exclusive_output, open_writer
 from serving.user_files import count_users, read_users
 
 
 @click.command()
 @click.option("--topic", required=True, help="What to notify about.")
 @click.option(
-    "--users", required=True, type=click.Path(path_type=Path), help="CSV, JSONL, Parquet or text, a user_id a row."
+    "--users", required=True, type=click.Path(path_type=Path), help="CSV, JSONL, Parquet or text, one user_id per row."
 )
-@click.option("--k", type=click.IntRange(1, 1000), default=50, show_default=True, help="Candidates a user.")
+@click.option("--k", type=click.IntRange(1, 1000), default=50, show_default=True, help="Candidates per user.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="CSV, JSONL or Parquet by extension.")
-@click.option("--restart", is_flag=True, help="Begin anew instead of going on after what the output holds.")
+@click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted job.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end, no progress.")
 def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json: bool) -> None:
-    """Find a topic's candidates for many users; a broken-off job goes on where it stopped."""
+    """Find a topic's candidates for many users; an interrupted job resumes where it stopped."""
     settings = read_settings()
     total = count_users(users)
     if users.resolve() == output.resolve():
         raise UsageError(f"--output {output} is the users file itself")
-    with alone(output):
+    with exclusive_output(output):
         if restart:
-            forget(output)
+            discard(output)
         done = _done(output, k, topic, users, total)
         started = time.monotonic()
         with HeadwaterClient(settings.serving_url) as client:
             lines = client.notify_lines(islice(read_users(users), done, None), topic, k)
-            first = list(islice(lines, 1))  # what is refused leaves no file behind
+            first = list(
+                islice(lines, 1)
+            )  # asked before the file is opened, so that a refused request leaves none behind
             with (
                 open_writer(output, k) as write,
                 click.progressbar(
@@ -63,19 +65,19 @@ def notify(topic: str, users: Path, k: int, output: Path, restart: bool, as_json
 
 
 def _done(output: Path, k: int, topic: str, users: Path, total: int) -> int:
-    """Return how many of the users a broken-off job with the same users, topic and k has answered for."""
+    """Return how many of the users an interrupted job with the same users, topic and k has answered for."""
     done = count_complete(output, k)
     if done > total:
         raise UsageError(f"{output} holds {done} users, {users} only {total}: another job's output? Use --restart")
     if done:
-        for (user_id, of_topic), wanted in zip(begun(output, k), read_users(users), strict=False):
+        for (user_id, of_topic), wanted in zip(answered(output, k), read_users(users), strict=False):
             if of_topic != topic:
                 raise UsageError(
-                    f"{output} was begun with topic {of_topic!r}, not {topic!r}: another job's output? Use --restart"
+                    f"{output} was started with topic {of_topic!r}, not {topic!r}: another job's output? Use --restart"
                 )
             if user_id != wanted:
                 raise UsageError(
-                    f"{output} was begun with user {user_id!r} where {users} has {wanted!r}: another job's output? "
+                    f"{output} was started with user {user_id!r} where {users} has {wanted!r}: another job's output? "
                     "Use --restart"
                 )
     return done

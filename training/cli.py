@@ -27,7 +27,7 @@ from training.evaluation.prequential import Protocol, evaluate_prequential
 from training.evaluation.report import report
 from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE, methods_for
 from training.refresh import Trainer
-from training.staging import alone
+from training.staging import exclusive_directory
 
 PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
 """Options of `evaluate` that leave-last-out has no use for."""
@@ -78,7 +78,7 @@ def train(once: bool, every: str | None, no_promote: bool, method: str, seed: in
     bars = Bars(hidden=as_json)
     live_for_ms = settings.max_item_age_s * 1000 or None
     learning = LearningSettings(seed=seed, live_for_ms=live_for_ms, **METHODS[method])
-    with alone(settings.state_dir / "training"):
+    with exclusive_directory(settings.state_dir / "training"):
         trainer = Trainer(settings, learning, bars)
         if once:
             with redis_reachable(settings):

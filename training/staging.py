@@ -1,12 +1,12 @@
 """Directories that are written aside before they appear under their name, by one trainer at a time."""
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from headwater.durable import exclusive
 from headwater.errors import HeadwaterError, UsageError
 
 PREFIX = ".staging-"
@@ -33,21 +33,19 @@ def staging(directory: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Keep other trainers from a directory.
+def exclusive_directory(directory: Path) -> Iterator[None]:
+    """Reserve a directory for this trainer.
 
     Raises:
-        UsageError: another one is at work there.
+        UsageError: another trainer is at work there.
         HeadwaterError: it cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
-    except OSError as error:
-        raise HeadwaterError(f"{directory} cannot be written: {error.strerror}") from error
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            directory.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(directory / ".lock"))
         except BlockingIOError:
             raise UsageError(f"another trainer is at work in {directory}") from None
+        except OSError as error:
+            raise HeadwaterError(f"{directory} cannot be written: {error.strerror}") from error
         yield

@@ -31,7 +31,7 @@ def test_notification_job_from_file_to_file(system: tuple[Settings, Server], tmp
     with output.open() as rows:
         assert Counter(row["user_id"] for row in csv.DictReader(rows)) == {f"u{number}": 5 for number in range(700)}
     mistakes = {
-        "is there and complete": ("--users", str(users), "--output", str(output)),
+        "exists and is complete": ("--users", str(users), "--output", str(output)),
         "no such file": ("--users", str(tmp_path / "none.csv"), "--output", str(output)),
         "extension must be": ("--users", str(users), "--output", str(tmp_path / "out.xml")),
         "no column user_id": ("--users", str(tmp_path / "bad.csv"), "--output", str(output)),

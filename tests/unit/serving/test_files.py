@@ -1,4 +1,4 @@
-"""Files of notification jobs: users in, candidates out, broken off and continued."""
+"""Files of notification jobs: users in, candidates out, interrupted and resumed."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from headwater.errors import DataFileError
 from headwater.events import Candidate, UserCandidates
 from headwater.wire import identifier
-from serving.candidate_files import alone, begun, count_complete, forget, open_writer
+from serving.candidate_files import answered, count_complete, discard, exclusive_output, open_writer
 from serving.user_files import count_users, read_users
 
 KINDS = ["csv", "jsonl", "parquet"]
@@ -39,12 +39,12 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
     assert not path.exists()
     done = count_complete(path, K)
     assert done in (4, 5)
-    assert list(begun(path, K)) == [(f"u{number}", "t") for number in range(done)]
+    assert list(answered(path, K)) == [(f"u{number}", "t") for number in range(done)]
     with open_writer(path, K) as write:
         for number in range(done, 8):
             write(answer(number))
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(DataFileError, match="is there and complete; use --restart"):
+    with pytest.raises(DataFileError, match="exists and is complete; use --restart"):
         count_complete(path, K)
 
 
@@ -52,24 +52,27 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
 def test_lists_of_another_length_are_not_continued(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"out.{kind}"
     break_off(path, 2)
-    with pytest.raises(DataFileError, match="begun with another --k than 3; use --restart"):
+    with pytest.raises(DataFileError, match="started with another --k than 3; use --restart"):
         count_complete(path, 3)
 
 
 def test_one_job_at_a_time_writes_an_output(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
-    with alone(path):
-        with pytest.raises(DataFileError, match="another job is at work on"), alone(path):
+    with exclusive_output(path):
+        with pytest.raises(DataFileError, match="another job is at work on"), exclusive_output(path):
             pass
-        with alone(tmp_path / "other.csv"):
+        with exclusive_output(tmp_path / "other.csv"):
             pass
-    with alone(path):
+    with exclusive_output(path):
         pass
     assert list(tmp_path.iterdir()) == []
     for directory in (tmp_path, Path(), Path("/")):
-        with pytest.raises(DataFileError, match="is a directory"), alone(directory):
+        with pytest.raises(DataFileError, match="is a directory"), exclusive_output(directory):
             pass
-    with pytest.raises(DataFileError, match="cannot be written: No such file or directory"), alone(path / "none"):
+    with (
+        pytest.raises(DataFileError, match="cannot be written: No such file or directory"),
+        exclusive_output(path / "none"),
+    ):
         pass
 
 
@@ -77,7 +80,7 @@ def test_one_job_at_a_time_writes_an_output(tmp_path: Path) -> None:
 def test_forgetting_leaves_nothing_to_go_on_from(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"out.{kind}"
     break_off(path, 2)
-    forget(path)
+    discard(path)
     assert count_complete(path, K) == 0
     assert list(tmp_path.iterdir()) == []
 

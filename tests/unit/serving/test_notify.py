@@ -34,7 +34,7 @@ def test_the_output_of_a_job_with_other_users_is_refused(kind: str, tmp_path: Pa
     break_off(output, 3)
     refused = asked(tmp_path, "t", output, "u0\nx1\nu2\n")
     assert isinstance(refused, UsageError)
-    assert "begun with user 'u1' where" in str(refused)
+    assert "started with user 'u1' where" in str(refused)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -31,7 +31,7 @@ from training.gate import CANDIDATE, MIN_QUERIES, Decision
 from training.learner import Learner
 from training.log import LogReader
 from training.refresh import Trainer
-from training.staging import alone
+from training.staging import exclusive_directory
 
 LEARNING = LearningSettings(batch=64, uniform=32, same_condition=32)
 DAY_MS = DAY_S * 1000
@@ -338,12 +338,12 @@ def test_items_are_forgotten_when_the_store_forgets_them(
 
 
 def test_trainers_do_not_share_a_directory(tmp_path: Path) -> None:
-    with alone(tmp_path / "training"):
-        with pytest.raises(UsageError, match="another trainer is at work"), alone(tmp_path / "training"):
+    with exclusive_directory(tmp_path / "training"):
+        with pytest.raises(UsageError, match="another trainer is at work"), exclusive_directory(tmp_path / "training"):
             pass
-        with alone(tmp_path / "other"):
+        with exclusive_directory(tmp_path / "other"):
             pass
-    with alone(tmp_path / "training"):
+    with exclusive_directory(tmp_path / "training"):
         pass
 
 
