@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from headwater.covisit_features import CovisitFeatures
 from training.corpus import Corpus
+from training.dynamic_scores import DynamicFeatures
 from training.examples import Examples
-from training.sampling import Candidates, sample_candidates, sample_conditions
-from training.streaming_scores import Streamed
+from training.sampling import SampledItems, sample_conditions, sample_items
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,22 +20,22 @@ class LearningSettings:
     """How a model is trained.
 
     Attributes:
-        batch: Examples a step; they are neighbours in time.
-        slice_: Examples that share one reading of the streaming features.
+        batch: Examples per step; they are neighbours in time.
+        slice_: Examples that share one computation of the streaming features.
         uniform, same_condition: Negatives drawn for a step, beside the batch's own items.
         live_for_ms: Items neither published nor engaged with for this long are no negatives.
         min_engagements: Engagements before an item gets an embedding of its own.
         ids, id_rows: The table of id embeddings, see `id_table`, and its size where that is fixed.
-        personas: Vectors of taste for each user, see `UserTower`.
+        personas: Vectors of taste per user, see `UserTower`.
         reward: Weight of the loss that raises the metric itself, see `reward_loss`.
-        auxiliary: Weight of the loss that tells the condition from the taste half of the user embedding.
+        auxiliary: Weight of the loss that predicts the condition from the taste half of the user embedding.
         second_stage: Train a ranker of the best items of a topic, too, see `ranker`.
         streaming, covisits: False leaves these features out.
-        held_out: Share of the topics that are never asked for, which shows how well unknown conditions are met.
+        held_out: Share of the topics that are never asked for, to measure conditions unknown to the model.
         fusion: How the condition enters the user tower, one of `FUSIONS`.
-        conditions: Topics of an engaged item that one step asks for.
-        unconditioned: Ask without a condition, too, so that the person is learned from all items.
-        condition_sampling: How they are drawn, see `sample_conditions`.
+        conditions: Topics of an engaged item asked for in one step.
+        unconditioned: Ask without a condition, too, so that the user is learned from all items.
+        condition_sampling: How conditions are drawn, see `sample_conditions`.
     """
 
     batch: int = 512
@@ -77,17 +77,17 @@ class PreparedBatch:
         examples: B examples, neighbours in time.
         rows: (R,) the example of each row, ascending: a row for each condition that an engaged item is asked for with.
         conditions: (R,) one of the engaged item's topics, 0 where it has none.
-        candidates: The C items they are scored against.
-        streamed: What streams, of the candidates.
-        seen: Rows and places of candidates that the user engaged with before; they are no negatives, as they would not
-            be retrieved.
+        sampled: The C items they are scored against.
+        dynamic: Streaming and co-visitation features of the C items.
+        seen: Rows and positions of sampled items that the user engaged with before; they are no negatives, as they would
+            not be retrieved.
     """
 
     examples: Examples
     rows: Ints
     conditions: Ints
-    candidates: Candidates
-    streamed: Streamed
+    sampled: SampledItems
+    dynamic: DynamicFeatures
     seen: tuple[Ints, Ints]
 
 
@@ -126,29 +126,40 @@ def prepare(
             settings.held_out,
         )
         popularity = corpus.totals if counted else corpus.popularity(now_ms)
-        candidates = sample_candidates(
+        sampled = sample_items(
             corpus, batch.items, conditions, live, popularity, random, settings.uniform, settings.same_condition
         )
-        slices, streaming, covisits = [], [], []
-        places = corpus.places(candidates.items)
-        for begin in range(0, len(batch), settings.slice_):
-            passed = slice(begin, begin + settings.slice_)
-            first, last = np.searchsorted(rows, (begin, begin + settings.slice_))
-            slices.append(int(last - first))
-            streaming.append(corpus.streaming(candidates.items, int(batch.times_ms[begin])))
-            found = corpus.covisits.features(batch.histories[passed], batch.times_ms[passed], places)
-            covisits.append(found._replace(owners=found.owners + begin))
-            if not counted:
-                corpus.count(batch.items[passed], batch.times_ms[passed], batch.predecessors[passed])
-        seen = places[batch.histories]  # (B, HISTORY)
-        seen[seen == candidates.positives[:, None]] = -1
+        column_of = corpus.positions(sampled.items)
+        dynamic = _features_by_slice(corpus, batch, rows, sampled.items, column_of, settings.slice_, counted)
+        seen = column_of[batch.histories]  # (B, HISTORY)
+        seen[seen == sampled.positives[:, None]] = -1
         seen = seen[rows]
         known = np.nonzero(seen >= 0)
-        yield PreparedBatch(
-            batch,
-            rows,
-            conditions,
-            candidates,
-            Streamed(slices, streaming, CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True)))),
-            (known[0], seen[known]),
-        )
+        yield PreparedBatch(batch, rows, conditions, sampled, dynamic, (known[0], seen[known]))
+
+
+def _features_by_slice(
+    corpus: Corpus, batch: Examples, rows: Ints, items: Ints, column_of: Ints, size: int, counted: bool
+) -> DynamicFeatures:
+    """Return the features of items (C,) before each slice of a batch; count each slice after, unless it is counted.
+
+    Args:
+        corpus: The items.
+        batch: B examples.
+        rows: (R,) the example of each row, ascending.
+        items: (C,) item numbers.
+        column_of: Position of each item number in `items`, -1 where it is not there.
+        size: Examples of a slice.
+        counted: See `prepare`.
+    """
+    slices, streaming, covisits = [], [], []
+    for begin in range(0, len(batch), size):
+        passed = slice(begin, begin + size)
+        first, last = np.searchsorted(rows, (begin, begin + size))
+        slices.append(int(last - first))
+        streaming.append(corpus.streaming(items, int(batch.times_ms[begin])))
+        found = corpus.covisits.features(batch.histories[passed], batch.times_ms[passed], column_of)
+        covisits.append(found._replace(owners=found.owners + begin))
+        if not counted:
+            corpus.count(batch.items[passed], batch.times_ms[passed], batch.predecessors[passed])
+    return DynamicFeatures(slices, streaming, CovisitFeatures(*map(np.concatenate, zip(*covisits, strict=True))))

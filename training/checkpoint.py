@@ -17,7 +17,7 @@ from headwater.events import Item
 from headwater.user_record import decode_user_record
 from headwater.users import Users
 from training.batches import LearningSettings
-from training.corpus import COUNTED, KNOWN, Activity, Corpus
+from training.corpus import ACTIVITY_ARRAYS, RECORD_ARRAYS, Activity, Corpus
 from training.learner import Learner
 from training.log import Offsets
 from training.staging import staging
@@ -69,13 +69,13 @@ def _write(directory: Path, learner: Learner, users: Users) -> None:
     with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
     size = len(corpus) + 1
-    arrays = {name: getattr(corpus, name)[:size] for name in (*COUNTED, *KNOWN)}
+    arrays = {name: getattr(corpus, name)[:size] for name in (*ACTIVITY_ARRAYS, *RECORD_ARRAYS)}
     np.savez(directory / "activity.npz", allow_pickle=False, **arrays)
     np.savez(directory / "covisits.npz", allow_pickle=False, **corpus.covisits.arrays())
 
 
 def _lasting(settings: LearningSettings) -> dict[str, Any]:
-    """Return the settings that a model keeps for life."""
+    """Return the settings that must stay the same over all refreshes of a model."""
     return {name: value for name, value in asdict(settings).items() if name not in ("seed", "live_for_ms")}
 
 
@@ -85,7 +85,7 @@ def read_checkpoint(directory: Path, settings: LearningSettings) -> tuple[Learne
         try:
             return _read(path, settings)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            log.error("checkpoint %s is passed over: %s", path, error)
+            log.error("skipping checkpoint %s: %s", path, error)
     return None
 
 
@@ -95,7 +95,7 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, Users, Offse
         raise ValueError(f"format {state['format']}, this release reads {FORMAT}")
     others = [name for name, value in _lasting(settings).items() if state["learning"].get(name) != value]
     if others:
-        raise ValueError(f"its model was trained with another {', '.join(others)}")
+        raise ValueError(f"its model was trained with different settings: {', '.join(others)}")
     for name in FILES:
         if state["files"].get(name) != digest(path / name):
             raise ValueError(f"{name} is not the file that was written (sha256 differs)")
@@ -108,8 +108,8 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, Users, Offse
     with np.load(path / "covisits.npz") as arrays:
         covisits = Covisits.of(arrays)
     with np.load(path / "activity.npz") as arrays:
-        corpus.restore(Activity({name: arrays[name] for name in COUNTED}, covisits))
-        for name in KNOWN:
+        corpus.restore(Activity({name: arrays[name] for name in ACTIVITY_ARRAYS}, covisits))
+        for name in RECORD_ARRAYS:
             getattr(corpus, name)[: len(arrays[name])] = arrays[name]
     learner = Learner(corpus, settings)
     learner.load_state(torch.load(path / "learner.pt", weights_only=True))

@@ -16,17 +16,17 @@ from headwater.streaming_features import streaming_features
 
 NEVER = -(2**60)
 FIRST_CAPACITY = 1024
-COUNTED = ("counts", "totals", "engaged_ms", "first_ms")
-"""The arrays of a corpus that engagements change."""
-KNOWN = ("alive", "read_ms")
-"""Those that cannot be told from its items."""
+ACTIVITY_ARRAYS = ("counts", "totals", "engaged_ms", "first_ms")
+"""Arrays of a corpus that engagements change."""
+RECORD_ARRAYS = ("alive", "read_ms")
+"""Arrays of a corpus that records of items change and items do not hold."""
 RECENT = 1
 """Of `HALF_LIVES_MS`: by a longer one rising items seem rarer than they are, and the towers learn to rank them lower."""
 Ints = npt.NDArray[np.int64]
 
 
 class Corpus:
-    """All items ever seen, numbered from 1, with topics, times and decayed counts; 0 is no item, and nothing is known of it.
+    """All items ever seen, numbered from 1, with topics, times and decayed counts; 0 is no item.
 
     Implements `headwater.features.Indices`, so that examples are encoded once, in numbers that stay valid while the
     corpus grows.
@@ -37,7 +37,7 @@ class Corpus:
         item_topics: (capacity, ITEM_TOPICS) topic numbers, 0 where none.
         published_ms, engaged_ms, first_ms: (capacity,) publish time, newest and first engagement.
         alive: (capacity,) False after a tombstone, and once it is forgotten.
-        read_ms: (capacity,) when its newest record was appended, or read where the log does not tell.
+        read_ms: (capacity,) when its newest record was appended, or read where the log has no time.
     """
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class Corpus:
         else:
             self.items[number - 1] = item
         self.item_topics[number] = 0
-        for place, topic in enumerate(item.topics[:ITEM_TOPICS]):
-            self.item_topics[number, place] = self.add_topic(topic)
+        for column, topic in enumerate(item.topics[:ITEM_TOPICS]):
+            self.item_topics[number, column] = self.add_topic(topic)
         self.published_ms[number] = item.published_at
         self.alive[number], self.read_ms[number] = True, read_ms
         return number
@@ -89,7 +89,7 @@ class Corpus:
             self.alive[number] = False
 
     def forget(self, before_ms: int) -> None:
-        """Let go of items without a record since a time, as the catalogue does, until there is one again."""
+        """Drop items without a record since a time, as the catalogue does, until there is one again."""
         self.alive &= self.read_ms >= before_ms
 
     def needed(self, since_ms: int) -> Ints:
@@ -105,13 +105,13 @@ class Corpus:
             kept.add_topic(topic)
         for number in numbers.tolist():
             kept.put(self.items[number - 1])
-        for name in (*COUNTED, *KNOWN):
+        for name in (*ACTIVITY_ARRAYS, *RECORD_ARRAYS):
             getattr(kept, name)[1 : len(numbers) + 1] = getattr(self, name)[numbers]
         kept.covisits = self.covisits.renumbered(self.covisits.active(since_ms), numbers)
         return kept
 
     def _grow(self) -> None:
-        for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", *KNOWN, "counts", "totals"):
+        for name in ("item_topics", "published_ms", "engaged_ms", "first_ms", *RECORD_ARRAYS, "counts", "totals"):
             old = getattr(self, name)
             grown = np.full((2 * len(old), *old.shape[1:]), old[0], dtype=old.dtype)
             grown[: len(old)] = old
@@ -133,12 +133,12 @@ class Corpus:
 
     def activity(self) -> "Activity":
         """Return a copy of the activity, for `restore`."""
-        return Activity({name: getattr(self, name).copy() for name in COUNTED}, deepcopy(self.covisits))
+        return Activity({name: getattr(self, name).copy() for name in ACTIVITY_ARRAYS}, deepcopy(self.covisits))
 
     def restore(self, activity: "Activity") -> None:
-        """Set the activity back; items that came since have none."""
+        """Set the activity back; items added since have none."""
         self.covisits = deepcopy(activity.covisits)
-        for name in COUNTED:
+        for name in ACTIVITY_ARRAYS:
             kept, target = activity.arrays[name], getattr(self, name)
             target[: len(kept)] = kept
             target[len(kept) :] = kept[0]
@@ -164,11 +164,11 @@ class Corpus:
         recent: npt.NDArray[np.float64] = self.counts[:, RECENT] * np.exp2(-elapsed / HALF_LIVES_MS[RECENT])
         return recent
 
-    def places(self, items: Ints) -> Ints:
-        """Return for each number its place among `items`, -1 where it is none of them."""
-        places = np.full(len(self) + 1, -1, dtype=np.int64)
-        places[items] = np.arange(len(items))
-        return places
+    def positions(self, items: Ints) -> Ints:
+        """Return the position of each item number in `items`, -1 where it is not there."""
+        positions = np.full(len(self) + 1, -1, dtype=np.int64)
+        positions[items] = np.arange(len(items))
+        return positions
 
     def has_topic(self, items: Ints, topic: int) -> npt.NDArray[np.bool_]:
         """Return which items (N,) carry a topic."""
@@ -186,7 +186,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Activity:
-    """A corpus' activity at one time: its arrays of `COUNTED`, and its covisits."""
+    """A corpus' activity at one time: its arrays of `ACTIVITY_ARRAYS`, and its covisits."""
 
     arrays: Mapping[str, npt.NDArray[Any]]
     covisits: Covisits

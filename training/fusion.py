@@ -1,7 +1,7 @@
-"""How the condition meets the person in the user tower: one module a way, chosen by name.
+"""How the user tower combines user and condition: one module per fusion.
 
-Each maps the person (B, P) and the condition (B,), 0 for none, to a user embedding (B, width) whose first `topical`
-dimensions meet what an item is about.
+Each maps the user (`person`, (B, P)) and the condition (B,), 0 for none, to a user embedding (B, width). Its first `topical`
+dimensions are multiplied with those of an item that say what it is about.
 """
 
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ def _conditions(topics: int, width: int = CONDITION) -> nn.Embedding:
 
 
 class Steer(nn.Module):
-    """The condition points in its topic's direction, in the topical dimensions; the person fills all others, and without a
-    condition these, too.
+    """The topical dimensions are the topic's direction (shared with the item tower) if there is a condition; otherwise, and
+    in all others, the user's.
 
-    The direction is that of the topic in the item tower, so that a topic no example asked for can be asked for. What
-    turns it aside is learned from examples that ask for it, and nothing until then.
+    Since the direction is shared, a topic that no example asked for can be asked for. `aside` corrects it; it is learned
+    from examples that ask for the topic, and zero until then.
     """
 
     def __init__(self, sizes: FusionSizes) -> None:
@@ -63,8 +63,8 @@ class Steer(nn.Module):
         return torch.cat((topical, mixed[:, self.topical :]), dim=1)
 
     @torch.no_grad()
-    def levelled(self) -> Tensor:
-        """Return `aside` (T + 1, topical) with which topics never asked for pull their items as the others do on average."""
+    def equalised(self) -> Tensor:
+        """Return `aside` (T + 1, topical) with which topics never asked for score their items as the others do on average."""
         about, aside = self.about.weight, self.aside.weight
         pulls = ((self.strength * about + aside) * about).sum(1)  # (T + 1,)
         asked = aside.any(1)
@@ -74,8 +74,8 @@ class Steer(nn.Module):
         return aside + more.unsqueeze(1) * self.strength * about
 
 
-class Alone(nn.Module):
-    """The person alone: learned retrieval, which never sees the condition."""
+class Unconditioned(nn.Module):
+    """The user alone: learned retrieval, which never sees the condition."""
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class Alone(nn.Module):
         return mixed
 
 
-class Constant(nn.Module):
-    """Neither: one set of weights for everybody, which is logistic regression over the streaming features."""
+class GlobalWeights(nn.Module):
+    """Neither: the same weights for every user, which is logistic regression over the streaming features."""
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Constant(nn.Module):
 
 
 class Sum(nn.Module):
-    """Fusion at embedding level: a vector of the condition is added to the person's."""
+    """Fusion at embedding level: a vector of the condition is added to the user's."""
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Sum(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """Person and condition side by side through a perceptron (arXiv 2508.16793)."""
+    """User and condition side by side through a perceptron (arXiv 2508.16793)."""
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Concatenation(nn.Module):
 
 
 class Cross(nn.Module):
-    """Two cross layers over person and condition before the perceptron (DCN V2, arXiv 2008.13535)."""
+    """Two cross layers over user and condition before the perceptron (DCN V2, arXiv 2008.13535)."""
 
     def __init__(self, sizes: FusionSizes) -> None:
         super().__init__()
@@ -164,8 +164,8 @@ class Experts(nn.Module):
 
 FUSIONS: dict[str, type[nn.Module]] = {
     "steer": Steer,
-    "alone": Alone,
-    "constant": Constant,
+    "alone": Unconditioned,
+    "constant": GlobalWeights,
     "sum": Sum,
     "concatenation": Concatenation,
     "cross": Cross,

@@ -15,64 +15,20 @@ from headwater.features import STREAMING, Features
 from headwater.sparse_rows import entries_of
 from training.batches import LearningSettings, PreparedBatch
 from training.corpus import Corpus
+from training.dynamic_scores import add_dynamic_scores
 from training.id_table import IdTable, id_table
+from training.losses import cross_entropy, reward_loss
 from training.ranker import FAR, RANKED, Ranker, Shortlist
-from training.streaming_scores import add_streamed
 from training.towers import Towers, TowerSizes, looked_up, static_scores
 
 Ints = npt.NDArray[np.int64]
-REWARDED = 10
-DRAWS = 4
 LISTS = 256
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Keeps the shares, of which the gradient is made in place: logits are large, and each pass over them takes its time."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, positives: Tensor) -> Tensor:
-        shares = torch.softmax(logits, dim=1)
-        rows = torch.arange(len(logits))
-        losses = -shares[rows, positives].clamp(min=torch.finfo(shares.dtype).tiny).log()
-        shares[rows, positives] -= 1.0
-        ctx.gradient = shares
-        return losses.mean()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.gradient.mul_(gradient / len(ctx.gradient)), None
-
-
-def cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
-    """Return the mean loss of logits (R, C) whose right answers are at `positives` (R,); its gradient can be taken once."""
-    loss: Tensor = _CrossEntropy.apply(logits, positives)
-    return loss
-
-
-def reward_loss(logits: Tensor, positives: Tensor) -> Tensor:
-    """Return a loss whose gradient raises the expected NDCG@10 of rankings drawn from the scores (REINFORCE).
-
-    Args:
-        logits: (R, C), of which a ranking is drawn without replacement (Plackett-Luce).
-        positives: (R,) places of the items that are rewarded.
-    """
-    rewards, chances, length = [], [], min(REWARDED, logits.shape[1])
-    total = torch.logsumexp(logits, dim=1, keepdim=True)
-    for _ in range(DRAWS):
-        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1.0 - 1e-7)))
-        drawn = torch.topk(logits.detach() + noise, length, dim=1).indices  # (R, length)
-        shares = torch.exp(logits.gather(1, drawn) - total)
-        left = (1.0 - shares.cumsum(1) + shares).clamp(min=1e-6)
-        chances.append((shares.clamp(min=1e-9).log() - left.log()).sum(1))
-        hit = drawn == positives[:, None]
-        rewards.append((hit / torch.log2(torch.arange(length) + 2.0)).sum(1))
-    advantages = torch.stack(rewards) - torch.stack(rewards).mean(0)
-    return -(advantages * torch.stack(chances)).sum(0).mean()
+"""Examples per step that the second stage learns from."""
 
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Take what is next to nothing as nothing: most of a softmax' gradient is, and some processors are slow at it."""
+    """Flush denormals to zero: most of a softmax gradient is denormal, and some CPUs are slow at it."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -123,7 +79,7 @@ class Learner:
         self.sparse = of_ids(sparse, lr=self.settings.id_learning_rate)
 
     def fit_vocabulary(self) -> None:
-        """Grow the tables when the corpus outgrew them; the weights stay, the optimisers start anew."""
+        """Grow the tables when the corpus outgrew them; the weights stay, the optimisers start again."""
         sizes = self._sizes()
         if sizes.items > self.towers.sizes.items or sizes.topics > self.towers.sizes.topics:
             rows = torch.arange(self.towers.sizes.items + 1)
@@ -131,7 +87,7 @@ class Learner:
             self._make_optimisers()
 
     def renumber(self, corpus: Corpus, numbers: Ints) -> None:
-        """Go on with a corpus in which the items that had these numbers (N,) are 1 to N; the optimisers start anew."""
+        """Continue with a corpus in which the items of these numbers (N,) are 1 to N; the optimisers start again."""
         former, fresh = self.ids.rows(numbers), np.arange(1, len(numbers) + 1)
         self.corpus, self.ids = corpus, self._id_table(corpus)
         learned = former.reshape(len(numbers), -1).any(axis=1)
@@ -160,15 +116,15 @@ class Learner:
     @flushed_denormals()
     def step(self, batch: PreparedBatch) -> float:
         """Learn from one batch; return its loss."""
-        candidates = batch.candidates
-        self._forget(self.ids.admit(candidates.items, int(batch.examples.times_ms[-1])))
+        sampled = batch.sampled
+        self._forget(self.ids.admit(sampled.items, int(batch.examples.times_ms[-1])))
         user = self._embed_users(batch.examples.features, batch.rows, batch.conditions)  # (R, D + S + V)
-        item = self.towers.item(*self.item_inputs(candidates.items))  # (C, D)
+        item = self.towers.item(*self.item_inputs(sampled.items))  # (C, D)
         logits = self._scores(user, item, batch)  # (R, C)
-        with torch.no_grad():  # what is added does not depend on the towers, and what is far has no share
-            logits -= torch.from_numpy(candidates.log_q)
+        with torch.no_grad():  # neither depends on the towers
+            logits -= torch.from_numpy(sampled.log_q)
             logits[batch.seen] = FAR
-        positives = torch.from_numpy(candidates.positives[batch.rows])
+        positives = torch.from_numpy(sampled.positives[batch.rows])
         loss = cross_entropy(logits, positives)
         if self.settings.reward:
             loss = loss + self.settings.reward * reward_loss(logits, positives)
@@ -184,26 +140,26 @@ class Learner:
         return float(loss.detach())
 
     def _embed_users(self, features: Features, rows: Ints, conditions: Ints) -> Tensor:
-        """Return a user embedding for each row, which says whose of B users' it is, and its condition."""
+        """Return a user embedding per row, given the user of each, one of B, and its condition."""
         tower, chosen = self.towers.user, torch.from_numpy(rows)
         person, tastes = (each.index_select(0, chosen) for each in tower.people(*self._person_inputs(features)))
         return tower.asked(person, tastes, torch.from_numpy(conditions)) * self._used
 
     def _auxiliary_loss(self, user: Tensor, conditions: Tensor) -> Tensor:
-        """Return how badly the taste half (R, D / 2) tells which topic was asked for."""
+        """Return the loss of predicting the condition from the taste half (R, D / 2)."""
         asked = conditions > 0
         taste = user[asked, self.towers.sizes.topical : self.settings.dimension]
         return functional.cross_entropy(taste @ self.towers.item.taste.weight.T, conditions[asked])
 
     def _ranker_loss(self, ranker: Ranker, user: Tensor, item: Tensor, logits: Tensor, batch: PreparedBatch) -> Tensor:
-        """Return the loss over the best candidates of the topic asked for, of `LISTS` examples."""
+        """Return the loss over the best sampled items of the condition, of `LISTS` examples."""
         asked = np.flatnonzero(batch.conditions)
         if not len(asked):
             return logits.new_zeros(())
         rows = asked[np.linspace(0, len(asked) - 1, min(LISTS, len(asked))).astype(np.int64)]
-        candidates, steered = batch.candidates, self.towers.sizes.steered
-        log_q = torch.from_numpy(candidates.log_q)
-        topics = self.corpus.item_topics[candidates.items]  # (C, T)
+        sampled, steered = batch.sampled, self.towers.sizes.steered
+        log_q = torch.from_numpy(sampled.log_q)
+        topics = self.corpus.item_topics[sampled.items]  # (C, T)
         off_topic = (topics != batch.conditions[rows, None, None]).all(2)  # (r, C)
         examples = batch.rows[rows]
         features = batch.examples[examples].features
@@ -211,23 +167,23 @@ class Learner:
             own = self._embed_users(features, np.arange(len(rows)), np.zeros_like(rows))  # as inside an exact filter
         found = logits[rows] + log_q + (own - user[rows])[:, :steered] @ item[:, :steered].T
         found = found.masked_fill(torch.from_numpy(off_topic), FAR)
-        places = torch.topk(found, min(RANKED, len(item))).indices  # (r, N)
-        is_positive = places == torch.from_numpy(candidates.positives[examples, None])
-        streamed = batch.streamed
-        slices = np.repeat(np.arange(len(streamed.slices)), streamed.slices)[rows]
-        streaming = torch.from_numpy(np.stack(streamed.streaming))[slices[:, None], places]
-        owners, entries = entries_of(streamed.covisits.owners, examples)
+        listed = torch.topk(found, min(RANKED, len(item))).indices  # (r, N), positions in `sampled.items`
+        is_positive = listed == torch.from_numpy(sampled.positives[examples, None])
+        dynamic = batch.dynamic
+        slices = np.repeat(np.arange(len(dynamic.slices)), dynamic.slices)[rows]
+        streaming = torch.from_numpy(np.stack(dynamic.streaming))[slices[:, None], listed]
+        owners, entries = entries_of(dynamic.covisits.owners, examples)
         covisits = torch.zeros((*found.shape, COVISITS))
-        covisits[owners, streamed.covisits.items[entries]] = torch.from_numpy(streamed.covisits.values[entries])
-        listed = Shortlist(
+        covisits[owners, dynamic.covisits.items[entries]] = torch.from_numpy(dynamic.covisits.values[entries])
+        shortlist = Shortlist(
             own,
             *self._history(features),
-            item[places],
+            item[listed],
             streaming,
-            covisits[torch.arange(len(rows))[:, None], places],
-            found.gather(1, places),
+            covisits[torch.arange(len(rows))[:, None], listed],
+            found.gather(1, listed),
         )
-        again = ranker(*listed) - log_q[places]
+        again = ranker(*shortlist) - log_q[listed]
         listed_rows = is_positive.any(1)
         loss = functional.cross_entropy(again, is_positive.int().argmax(1), reduction="none")
         return (loss * listed_rows).sum() / listed_rows.sum().clamp(min=1)
@@ -258,7 +214,7 @@ class Learner:
     def _scores(self, user: Tensor, item: Tensor, batch: PreparedBatch) -> Tensor:
         begin = self.settings.dimension
         scores = static_scores(user, item, self.towers.sizes)  # (R, C)
-        return add_streamed(scores, user[:, begin : begin + STREAMING + COVISITS], batch.streamed, batch.rows)
+        return add_dynamic_scores(scores, user[:, begin : begin + STREAMING + COVISITS], batch.dynamic, batch.rows)
 
     @torch.no_grad()
     def _forget(self, rows: Ints) -> None:

@@ -1,4 +1,4 @@
-"""The methods that can be trained and compared, by name: each is a change of the default's settings."""
+"""The methods that can be trained and compared, by name: each changes some of the default settings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,11 +11,12 @@ UNCONDITIONAL = "learned-retrieval"
 HELD_OUT = "held-out-topics"
 DEFAULT = (UNCONDITIONAL, CONDITIONAL)
 ID_ROWS = 2048
-NOBODY = 2**62
+NEVER_ADMITTED = 2**62
+"""A `min_engagements` that no item reaches."""
 METHODS: Mapping[str, Mapping[str, Any]] = {
     UNCONDITIONAL: {"fusion": "alone"},
     CONDITIONAL: {},
-    "logistic-regression": {"fusion": "constant", "min_engagements": NOBODY},
+    "logistic-regression": {"fusion": "constant", "min_engagements": NEVER_ADMITTED},
     "fusion-sum": {"fusion": "sum"},
     "fusion-concatenation": {"fusion": "concatenation"},
     "fusion-cross": {"fusion": "cross"},
@@ -34,7 +35,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "ids-hashed": {"ids": "hashed", "id_rows": ID_ROWS},
     "ids-expiring": {"ids": "expiring", "id_rows": ID_ROWS},
     "ids-ungated": {"min_engagements": 0},
-    "ids-none": {"min_engagements": NOBODY},
+    "ids-none": {"min_engagements": NEVER_ADMITTED},
     "text-codes": {"ids": "text"},
     "text-codes-and-ids": {"ids": "text-and-own"},
     "no-streaming-features": {"streaming": False},
@@ -52,8 +53,8 @@ SERVABLE = [
     and changes.get("ids") not in NOT_SERVED_IDS
     and changes.get("fusion") not in NOT_CONDITIONAL
 ]
-"""Methods whose bundles a server answers from as they were trained, and whose whole state a checkpoint holds; the gate
-lets none through that does not hear the condition."""
+"""Methods that a server can answer from as they were trained, and whose whole state a checkpoint holds. A method that does
+not use the condition is none of them: the gate would refuse it."""
 
 
 def methods_for(items: Iterable[Item]) -> list[str]:

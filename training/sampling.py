@@ -15,17 +15,17 @@ CONDITION_WEIGHTS: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.
     "popular": lambda share: share,
     "stratified": lambda share: 1.0 / np.maximum(share, 1e-9),
 }
-"""From the shares of topics among a batch's items to the odds of asking for them."""
+"""Name to the odds of topics, given their shares among a batch's items."""
 
 
 @dataclass(frozen=True)
-class Candidates:
+class SampledItems:
     """The items a batch is scored against.
 
     Attributes:
         items: (C,) unique numbers, the batch's positives among them.
         log_q: (C,) log of the probability that an item is among them (logQ correction).
-        positives: (B,) place of each example's positive in `items`.
+        positives: (B,) position of each example's positive in `items`.
     """
 
     items: Ints
@@ -79,7 +79,7 @@ def is_held_out(topics: Ints, share: float) -> npt.NDArray[np.bool_]:
     return held_out
 
 
-def sample_candidates(
+def sample_items(
     corpus: Corpus,
     positives: Ints,
     conditions: Ints,
@@ -88,26 +88,26 @@ def sample_candidates(
     random: np.random.Generator,
     uniform: int,
     same_condition: int,
-) -> Candidates:
-    """Return the unique in-batch items, uniform live negatives and same-condition negatives.
+) -> SampledItems:
+    """Return the unique items of a batch: positives, uniform live negatives and same-condition negatives.
 
     Args:
         corpus: The items.
         positives: (B,) engaged items.
         conditions: (B,) their sampled topics; same-condition negatives are drawn from these topics.
         live: (L,) live items.
-        popularity: By number, what the odds of being a positive are in proportion to.
+        popularity: By item number, proportional to the odds of being a positive.
         random: Source of chance.
         uniform: Number of uniform draws.
         same_condition: Number of same-condition draws.
     """
     uniformly = random.choice(live, uniform)
     matching, rate = _matching(corpus, random.choice(conditions, same_condition), live, random)
-    items, places = np.unique(np.concatenate((positives, uniformly, matching)), return_inverse=True)
+    items, positions = np.unique(np.concatenate((positives, uniformly, matching)), return_inverse=True)
     share = (popularity[items] + SMOOTHING) / (popularity[live] + SMOOTHING).sum()
     expected = share * len(positives) + uniform / len(live) + rate[corpus.item_topics[items]].sum(axis=1)
     log_q = np.log(-np.expm1(-expected)).astype(np.float32)
-    return Candidates(items, log_q, places[: len(positives)])
+    return SampledItems(items, log_q, positions[: len(positives)])
 
 
 def _matching(

@@ -43,12 +43,12 @@ class TowerSizes:
 
     @property
     def steered(self) -> int:
-        """Leading dimensions in which nothing but the condition pulls, where there is one."""
+        """Leading dimensions that depend on nothing but the condition, where there is one."""
         return self.topical if self.fusion == "steer" else 0
 
     @property
     def own(self) -> int:
-        """Dimensions for the person's taste; apart from the others, so that both learn at their pace."""
+        """Dimensions for the user's taste; separate, so that both learn at their own pace."""
         return self.dimension - self.topical
 
     def as_dict(self) -> dict[str, int | str]:
@@ -89,10 +89,10 @@ class ItemTower(nn.Module):
 
 
 class UserTower(nn.Module):
-    """History, topics and context make the person; a fusion brings in the condition.
+    """History, topics and context make the user; a fusion brings in the condition.
 
     With several personas (AMP-CF, Barkan et al. 2020) each attends to its own part of the history. The first one's taste
-    stands where taste stands; those of the others follow at the end of the user embedding, (K - 1) x D / 2.
+    is in the taste dimensions; those of the others follow at the end of the user embedding, (K - 1) x D / 2.
     """
 
     def __init__(self, sizes: TowerSizes) -> None:
@@ -127,13 +127,13 @@ class UserTower(nn.Module):
     def people(
         self, history_items: Tensor, history_ages: Tensor, topic_ids: Tensor, topic_weights: Tensor, context: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return what of the users no condition changes: the fusion's input (B, P) and tastes (B, K, D / 2)."""
+        """Return what does not depend on conditions: the fusion's input (B, P) and tastes (B, K, D / 2)."""
         pasts = self._pasts(history_items, history_ages)  # (B, K, D / 2)
         topical = (self.topic(topic_ids) * topic_weights.unsqueeze(-1)).sum(1)  # (B, 32)
         return torch.cat((pasts.mean(1), topical, context), dim=1), self.through(pasts)
 
     def asked(self, person: Tensor, tastes: Tensor, condition: Tensor) -> Tensor:
-        """Return user embeddings (B, D + S + V + (K - 1) D / 2) of people who are asked for with conditions (B,)."""
+        """Return user embeddings (B, D + S + V + (K - 1) D / 2) with conditions (B,)."""
         embedding: Tensor = self.start + self.fusion(person, condition)  # (B, D + S + V)
         taste = functional.pad(tastes[:, 0], (self.topical, STREAMING + COVISITS))
         if self.attention is None:
@@ -155,7 +155,7 @@ class UserTower(nn.Module):
 def static_scores(user: Tensor, item: Tensor, sizes: TowerSizes) -> Tensor:
     """Return the static part of the scores (B, C) of user embeddings with item embeddings (C, D).
 
-    Of several personas each candidate listens most to the one that wants it most.
+    Of several personas the one that scores an item highest weighs most in its score.
     """
     if sizes.personas == 1:
         return user[:, : sizes.dimension] @ item.T
@@ -178,13 +178,13 @@ class Towers(nn.Module):
 
     @contextmanager
     def for_serving(self) -> Iterator["Towers"]:
-        """Hold what is served instead of what is trained: every topic can be asked for, see `Steer.levelled`."""
+        """Replace the trained weights by those to serve: every topic can be asked for, see `Steer.equalised`."""
         fusion = self.user.fusion
         if not isinstance(fusion, Steer):
             yield self
             return
         trained = fusion.aside.weight.data
-        fusion.aside.weight.data = fusion.levelled()
+        fusion.aside.weight.data = fusion.equalised()
         try:
             yield self
         finally:

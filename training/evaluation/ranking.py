@@ -100,7 +100,7 @@ class Ranking:
             streaming = self.corpus.streaming(live, now_ms)
             history = examples.histories[query : query + 1]
             covisits = self.corpus.covisits.features(
-                history, examples.times_ms[query : query + 1], self.corpus.places(live)
+                history, examples.times_ms[query : query + 1], self.corpus.positions(live)
             )
             nearest = 1e-6 * counts.counts[0, live]  # ties go to the more popular one
             nearest[covisits.items] += covisits.values[:, NEAR_LOG]

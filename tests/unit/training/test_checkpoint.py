@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were; broken ones and those of other methods are passed over."""
+"""Checkpoints come back as they were; broken ones and those of other methods are skipped."""
 
 import json
 import logging
@@ -89,17 +89,17 @@ def test_few_users_are_encoded_at_once(
 
 
 @pytest.mark.parametrize("method", ["ids-hashed", "fusion-sum", "many-negatives"])
-def test_a_checkpoint_of_another_method_is_passed_over(
+def test_a_checkpoint_of_another_method_is_skipped(
     directory: Path, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
         assert read_checkpoint(directory, replace(LEARNING, **METHODS[method])) is None
-    assert f"trained with another {next(iter(METHODS[method]))}" in caplog.text
+    assert f"trained with different settings: {next(iter(METHODS[method]))}" in caplog.text
 
 
 @pytest.mark.parametrize("name", [*FILES, "state.json"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_broken_checkpoint_is_passed_over(
+def test_a_broken_checkpoint_is_skipped(
     directory: Path,
     trained: tuple[Learner, Users],
     name: str,
@@ -116,7 +116,7 @@ def test_a_broken_checkpoint_is_passed_over(
         restored = read_checkpoint(directory, LEARNING)
     assert restored is not None
     assert restored[2] == OFFSETS
-    assert "second is passed over" in caplog.text
+    assert f"skipping checkpoint {directory / 'second'}" in caplog.text
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(directory: Path, trained: tuple[Learner, Users]) -> None:

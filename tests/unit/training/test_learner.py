@@ -12,7 +12,8 @@ from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.examples import Examples, Logged, build_examples
-from training.learner import Learner, cross_entropy
+from training.learner import Learner
+from training.losses import cross_entropy
 from training.ranker import FAR
 
 LEARNING = LearningSettings(batch=64, uniform=16, same_condition=16, min_engagements=2, id_rows=500)

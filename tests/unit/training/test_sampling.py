@@ -9,7 +9,7 @@ from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import RECENT, Corpus
 from training.examples import Logged, build_examples
-from training.sampling import is_held_out, sample_candidates, sample_conditions
+from training.sampling import is_held_out, sample_conditions, sample_items
 
 T0 = 1_700_000_000_000
 NARROW, BROAD = "narrow", "broad"
@@ -54,7 +54,7 @@ def test_inclusion_probabilities_are_those_of_the_draws(corpus: Corpus) -> None:
     expected = np.zeros(102)
     for _ in range(400):
         positives = random.choice(live, 8, p=np.where(live == 1, 60.1, 0.1) / (60.1 + 9.9))
-        drawn = sample_candidates(corpus, positives, np.array([2] * 8), live, corpus.popularity(T0), random, 10, 4)
+        drawn = sample_items(corpus, positives, np.array([2] * 8), live, corpus.popularity(T0), random, 10, 4)
         included[drawn.items] += 1
         expected[drawn.items] = np.exp(drawn.log_q)
     assert included[1] / 400 == pytest.approx(expected[1], abs=0.1)
@@ -76,9 +76,9 @@ def test_late_engagements_are_learned_from_like_others(corpus: Corpus) -> None:
     log = [Logged(Engagement(event_id="e", user_id="u", item_id="i3", occurred_at=T0), 0, 0)]
     settings = LearningSettings(batch=1, uniform=5_000, same_condition=10)
     (batch,) = prepare(corpus, build_examples(Users(), corpus, log), settings, np.random.default_rng(0))
-    assert np.isfinite(batch.candidates.log_q).all()
-    assert corpus.item_index["fresh"] in batch.candidates.items
-    assert np.isfinite(np.concatenate(batch.streamed.streaming)).all()
+    assert np.isfinite(batch.sampled.log_q).all()
+    assert corpus.item_index["fresh"] in batch.sampled.items
+    assert np.isfinite(np.concatenate(batch.dynamic.streaming)).all()
 
 
 def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
@@ -89,14 +89,14 @@ def test_items_of_the_users_past_are_no_negatives(corpus: Corpus) -> None:
     examples = build_examples(Users(), corpus, log)
     settings = LearningSettings(batch=20, uniform=50, same_condition=10)
     (batch,) = prepare(corpus, examples, settings, np.random.default_rng(0))
-    rows, places = batch.seen
-    items = batch.candidates.items[places]
+    rows, positions = batch.seen
+    items = batch.sampled.items[positions]
     assert len(rows)
     for row, item in zip(rows.tolist(), items.tolist(), strict=True):
         assert item in batch.examples.histories[batch.rows[row]]
         assert item != batch.examples.items[batch.rows[row]]
-    assert sum(batch.streamed.slices) == len(batch.conditions) == 2 * len(batch.examples)
-    assert np.all(np.diff(batch.streamed.covisits.owners) >= 0)
+    assert sum(batch.dynamic.slices) == len(batch.conditions) == 2 * len(batch.examples)
+    assert np.all(np.diff(batch.dynamic.covisits.owners) >= 0)
 
 
 def test_a_share_of_the_topics_can_be_held_out(corpus: Corpus) -> None:

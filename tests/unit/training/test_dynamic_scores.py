@@ -3,7 +3,7 @@ import torch
 
 from headwater.covisit_features import COVISITS, CovisitFeatures
 from headwater.features import STREAMING
-from training.streaming_scores import Streamed, add_streamed
+from training.dynamic_scores import DynamicFeatures, add_dynamic_scores
 
 
 def test_scores_and_gradients_are_those_of_a_dense_product() -> None:
@@ -19,7 +19,7 @@ def test_scores_and_gradients_are_those_of_a_dense_product() -> None:
     scores = torch.rand(len(rows), items, requires_grad=True)
     weights = torch.rand(len(rows), STREAMING + COVISITS, requires_grad=True)
     expected = scores + torch.einsum("rcv,rv->rc", torch.from_numpy(features), weights)
-    added = add_streamed(scores.clone(), weights, Streamed(slices, streaming, covisits), rows)
+    added = add_dynamic_scores(scores.clone(), weights, DynamicFeatures(slices, streaming, covisits), rows)
     torch.testing.assert_close(added, expected)
     pull = torch.rand(len(rows), items)
     ours, theirs = (torch.autograd.grad(each, (scores, weights), pull) for each in (added, expected))

@@ -1,4 +1,4 @@
-"""The part of a score matrix that streams, and its gradient: streaming features a slice, and hundreds of covisits an example."""
+"""The part of a score matrix from streaming and co-visitation features, and its gradient."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,12 +19,12 @@ _FLOATS, _STRIDED, _INTS = "float32[:, ::1]", "float32[:, :]", "int64[::1]"
 _SIGNATURE = f"void({_FLOATS}, {_STRIDED}, {_INTS}, {_INTS}, {_INTS}, {_FLOATS})"
 
 
-class Streamed(NamedTuple):
-    """What is known of C items at the times of B examples, of which each has some of R rows.
+class DynamicFeatures(NamedTuple):
+    """Streaming and co-visitation features of C items at the times of B examples; each example has some of R rows.
 
     Attributes:
-        slices: Rows of each slice of examples; R in all.
-        streaming: For each slice (C, STREAMING), read before the slice was counted.
+        slices: Number of rows of each slice of examples; R in all.
+        streaming: For each slice (C, STREAMING), before the slice was counted.
         covisits: Sparse (B, C, COVISITS), likewise.
     """
 
@@ -33,28 +33,28 @@ class Streamed(NamedTuple):
     covisits: CovisitFeatures
 
 
-def add_streamed(scores: Tensor, weights: Tensor, streamed: Streamed, rows: Ints) -> Tensor:
-    """Add to scores, in place, what streams.
+def add_dynamic_scores(scores: Tensor, weights: Tensor, features: DynamicFeatures, rows: Ints) -> Tensor:
+    """Add the features times their weights to scores, in place.
 
     Args:
         scores: (R, C) float32.
         weights: (R, STREAMING + COVISITS) float32.
-        streamed: What they weigh.
+        features: Of the items.
         rows: (R,) the example of each row, ascending.
     """
-    added: Tensor = _AddStreamed.apply(scores, weights, streamed, rows)
+    added: Tensor = _AddDynamicScores.apply(scores, weights, features, rows)
     return added
 
 
-class _AddStreamed(torch.autograd.Function):
+class _AddDynamicScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weights: Tensor, streamed: Streamed, rows: Ints) -> Tensor:
-        covisits = streamed.covisits
+    def forward(ctx: Any, scores: Tensor, weights: Tensor, features: DynamicFeatures, rows: Ints) -> Tensor:
+        covisits = features.covisits
         ctx.entries = *bounds(covisits.owners, rows), covisits.items, covisits.values
-        ctx.streamed = streamed
+        ctx.features = features
         ctx.mark_dirty(scores)
-        for of_slice, own, features in _by_slice(streamed, scores, weights):
-            of_slice.addmm_(own[:, :STREAMING], features.T)
+        for of_slice, own, streaming in _by_slice(features, scores, weights):
+            of_slice.addmm_(own[:, :STREAMING], streaming.T)
         _add(scores.numpy(), weights[:, STREAMING:].numpy(), *ctx.entries)
         return scores
 
@@ -62,16 +62,16 @@ class _AddStreamed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         gradient = gradient.contiguous()
         of_weights = gradient.new_zeros((len(gradient), STREAMING + COVISITS))
-        for of_slice, own, features in _by_slice(ctx.streamed, gradient, of_weights):
-            torch.mm(of_slice, features, out=own[:, :STREAMING])
+        for of_slice, own, streaming in _by_slice(ctx.features, gradient, of_weights):
+            torch.mm(of_slice, streaming, out=own[:, :STREAMING])
         _add_gradient(gradient.numpy(), of_weights[:, STREAMING:].numpy(), *ctx.entries)
         return gradient, of_weights, None, None
 
 
-def _by_slice(streamed: Streamed, scores: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield views of each slice's scores and weights, and its features."""
-    features = map(torch.from_numpy, streamed.streaming)
-    return zip(torch.split(scores, streamed.slices), torch.split(weights, streamed.slices), features, strict=True)
+def _by_slice(features: DynamicFeatures, scores: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield views of each slice's scores and weights, and its streaming features."""
+    streaming = map(torch.from_numpy, features.streaming)
+    return zip(torch.split(scores, features.slices), torch.split(weights, features.slices), streaming, strict=True)
 
 
 @njit(_SIGNATURE, cache=True, nogil=True)
