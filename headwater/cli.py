@@ -15,7 +15,8 @@ GROUP = "headwater.commands"
 SUPERVISOR = "HEADWATER_SUPERVISOR"
 """Names the process id of the supervisor that started this process."""
 PR_SET_PDEATHSIG = 1
-REQUIRED = {"streams": "faust-streaming", "serving": "fastapi", "training": "torch"}
+EXTRAS = {"streams": "faust-streaming", "serving": "fastapi", "training": "torch", "embedded": "confluent-kafka"}
+"""Each extra and a distribution that comes with it; a verb needs the extra named like its package."""
 
 
 class Commands(click.Group):
@@ -41,7 +42,7 @@ class Commands(click.Group):
 
 
 def _runnable(verb: EntryPoint) -> bool:
-    required = REQUIRED.get(verb.module.partition(".")[0])
+    required = EXTRAS.get(verb.module.partition(".")[0])
     return required is None or is_installed(required)
 
 

@@ -1,4 +1,4 @@
-"""Reading a stretch of Kafka's log outside a consumer group."""
+"""Kafka consumers that commit nothing by themselves, for one look at the log."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,8 +8,8 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from headwater.reachable import kafka_unreachable
 from headwater.settings import Settings
-from headwater.topics import unreachable
 
 POLL_MS = 1000
 SILENCE_S = 30.0
@@ -25,11 +25,11 @@ def consuming(settings: Settings, **options: Any) -> Iterator[KafkaConsumer]:
     try:
         consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False, **options)
     except (KafkaError, ValueError) as error:
-        raise unreachable(settings, error) from None
+        raise kafka_unreachable(settings, error) from None
     try:
         yield consumer
     except KafkaError as error:
-        raise unreachable(settings, error) from None
+        raise kafka_unreachable(settings, error) from None
     finally:
         consumer.close()
 
@@ -52,4 +52,6 @@ def records_until(consumer: KafkaConsumer, ends: Mapping[TopicPartition, int], s
             deadline_s = time.monotonic() + SILENCE_S
         if time.monotonic() > deadline_s:
             topics = ", ".join(sorted({partition.topic for partition in ends}))
-            raise unreachable(settings, TimeoutError(f"no record of {topics} for {SILENCE_S:g} s, before the end"))
+            raise kafka_unreachable(
+                settings, TimeoutError(f"no record of {topics} for {SILENCE_S:g} s, before the end")
+            )

@@ -1,23 +1,20 @@
-"""`headwater doctor`: is everything this installation needs there?"""
+"""`headwater doctor`: check everything that this installation needs."""
 
 import json
 from collections.abc import Callable
 
 import click
 import httpx
-from kafka import KafkaConsumer
-from kafka.errors import KafkaError
 
 from headwater.bundle import Bundle, bundle_versions, read_manifest
-from headwater.cli import is_installed
+from headwater.cli import EXTRAS, is_installed
+from headwater.consumers import consuming
 from headwater.errors import HeadwaterError, ServiceUnavailable
 from headwater.names import TOPICS
 from headwater.reachable import redis_reachable
 from headwater.rotation import Rotation
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
-
-EXTRAS = {"streams": "faust-streaming", "serving": "hnswlib", "training": "torch", "embedded": "confluent-kafka"}
 
 
 def check_redis(settings: Settings) -> str:
@@ -29,14 +26,8 @@ def check_redis(settings: Settings) -> str:
 
 def check_kafka(settings: Settings) -> str:
     """Return how many topics there are, or raise `ServiceUnavailable` that names missing ones."""
-    try:
-        consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-        try:
-            present = consumer.topics()
-        finally:
-            consumer.close()
-    except (KafkaError, ValueError) as error:
-        raise ServiceUnavailable(f"{error}; set HEADWATER_KAFKA_BOOTSTRAP_SERVERS or start Kafka") from None
+    with consuming(settings) as consumer:
+        present = consumer.topics()
     missing = [name for name in map(settings.names.topic, TOPICS) if name not in present]
     if missing:
         raise ServiceUnavailable(f"topics missing: {', '.join(missing)}; run `headwater doctor --create-topics`")
@@ -77,15 +68,15 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
 
 @click.command()
 @click.option("--create-topics", is_flag=True, help="Create missing Kafka topics first.")
-@click.option("--topics-only", is_flag=True, help="Create missing Kafka topics and check nothing else.")
+@click.option("--create-topics-only", is_flag=True, help="Create missing Kafka topics, check nothing.")
 @click.option("--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="For new topics.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def doctor(create_topics: bool, topics_only: bool, partitions: int, as_json: bool) -> None:
-    """Check Kafka, Redis, the model repository and the server; exit 1 when one is amiss."""
+def doctor(create_topics: bool, create_topics_only: bool, partitions: int, as_json: bool) -> None:
+    """Check Kafka, Redis, the model repository and the server; exit 1 when a check fails."""
     settings = read_settings()
-    if create_topics or topics_only:
+    if create_topics or create_topics_only:
         ensure_topics(settings, partitions)
-    if topics_only:
+    if create_topics_only:
         return
     rows = [
         {"check": f"extra [{extra}]", "ok": True, "detail": "installed" if is_installed(name) else "not installed"}

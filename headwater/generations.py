@@ -32,7 +32,7 @@ class Generation(BaseModel):
         verified: Whether the last verification passed, None before the first.
     """
 
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     version: str
     state: State = "requested"
@@ -55,7 +55,7 @@ class Alias(BaseModel):
         promotions_paused: An operator rolled back; the trainer does not promote until an operator does. Stored as `held`.
     """
 
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     version: str | None = None
     previous: str | None = None
@@ -91,7 +91,7 @@ class Generations:
     def request(self, version: str) -> None:
         """Ask the stream workers to embed all items with this bundle, again if it was built before."""
         generation = Generation(version=version, requested_ms=now_ms())
-        self._redis.hset(self._key, version, generation.model_dump_json())
+        self._redis.hset(self._key, version, generation.model_dump_json(by_alias=True))
 
     def update(self, version: str, change: Callable[[Generation], Generation]) -> Generation:
         """Change one generation atomically and return it.
@@ -106,7 +106,7 @@ class Generations:
                 raise UnknownGeneration(f"generation {version!r} was pruned")
             changed = change(Generation.model_validate_json(value))
             pipe.multi()
-            pipe.hset(self._key, version, changed.model_dump_json())
+            pipe.hset(self._key, version, changed.model_dump_json(by_alias=True))
             return changed
 
         result: Any = self._redis.transaction(apply, self._key, value_from_callable=True)
@@ -126,7 +126,7 @@ class Generations:
                 return False
             if value is not None:
                 pruned = Generation.model_validate_json(value).model_copy(update={"state": "pruned", "heartbeat_ms": 0})
-                pipe.hset(self._key, version, pruned.model_dump_json())
+                pipe.hset(self._key, version, pruned.model_dump_json(by_alias=True))
             return True
 
         return bool(self._redis.transaction(apply, self._key, self._alias_key, value_from_callable=True))
@@ -162,7 +162,7 @@ class Generations:
                 promotions_paused=promotions_paused,
             )
             pipe.multi()
-            pipe.set(self._alias_key, moved.model_dump_json())
+            pipe.set(self._alias_key, moved.model_dump_json(by_alias=True))
             return moved
 
         result: Any = self._redis.transaction(apply, self._key, self._alias_key, value_from_callable=True)

@@ -55,7 +55,7 @@ def list_generations(as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps({"generations": rows, "alias": alias.model_dump()}))
+        click.echo(json.dumps({"generations": rows, "alias": alias.model_dump(by_alias=True)}))
         return
     for row in rows:
         mark = "live" if row["live"] else "previous" if row["previous"] else ""
@@ -82,7 +82,7 @@ def build(version: str, as_json: bool) -> None:
                 bar.update(1000 * embedded // items - bar.pos)
 
         generation = rotation.build(version, progress)
-    _say(as_json, generation.model_dump(), f"{version}: {generation.embedded} items embedded")
+    _say(as_json, generation.model_dump(by_alias=True), f"{version}: {generation.embedded} items embedded")
 
 
 @index.command()

@@ -16,8 +16,8 @@ from headwater.errors import DeliveryFailed
 from headwater.events import Delivery, Engagement, Item
 from headwater.frames import FRAME_HEADERS, Event, encode_frame
 from headwater.names import DELIVERIES, ENGAGEMENTS, ITEMS
+from headwater.reachable import kafka_unreachable
 from headwater.settings import EMBEDDED_API_VERSION, Settings
-from headwater.topics import unreachable
 from headwater.wire import encoded, identifier, validated
 
 FLUSH_TIMEOUT_S = 60.0
@@ -64,7 +64,7 @@ class EngagementProducer:
                 compression_type=None,
             )
         except (KafkaError, ValueError) as error:
-            raise unreachable(settings, error) from None
+            raise kafka_unreachable(settings, error) from None
         self._failures: list[str] = []
         self._frames: dict[int, Frame] = {}
         self._framing = threading.Condition()

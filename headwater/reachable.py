@@ -1,4 +1,4 @@
-"""Says clearly when Redis cannot be used."""
+"""Errors that name the address of a Redis or Kafka that cannot be used, and what to do."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,3 +26,11 @@ def redis_reachable(settings: Settings) -> Iterator[Callable[[], None]]:
 def _ping(url: str) -> None:
     with Redis.from_url(url, socket_connect_timeout=5) as client:
         client.ping()
+
+
+def kafka_unreachable(settings: Settings, error: Exception) -> ServiceUnavailable:
+    """Return the error that names Kafka's address and what to do."""
+    return ServiceUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} cannot be used: {type(error).__name__} {error}; "
+        "check HEADWATER_KAFKA_BOOTSTRAP_SERVERS and that it runs"
+    )

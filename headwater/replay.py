@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from kafka import KafkaConsumer, TopicPartition
 
+from headwater.consumers import consuming, partitions_of
 from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.durations import HOUR_MS
 from headwater.events import Engagement, Item
@@ -39,7 +39,7 @@ class Replayed:
 def in_event_time(
     items: Iterable[Item], engagements: Iterable[Engagement], lead_ms: int = 0
 ) -> Iterator[Item | Engagement]:
-    """Yield items and engagements merged by time; an item comes before an engagement of the same instant.
+    """Yield items and engagements merged by time; an item precedes an engagement of the same instant.
 
     Args:
         items, engagements: Each in order of time.
@@ -69,22 +69,20 @@ def _order(event: Item | Engagement, lead_ms: int = 0) -> tuple[int, bool]:
 
 
 def wait_until_items_are_taken_in(settings: Settings, timeout_s: float = ITEMS_TIMEOUT_S) -> bool:
-    """Wait until the stream workers consumed every item sent so far; return False after the time-out."""
+    """Wait until the stream workers consumed every item sent so far; return False after the time-out.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer.
+    """
     topic = settings.names.topic(ITEMS)
-    consumer = KafkaConsumer(
-        **settings.kafka_options(), group_id=settings.names.stream_group(), enable_auto_commit=False
-    )
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        ends = consumer.end_offsets(partitions)
+    with consuming(settings, group_id=settings.names.stream_group()) as consumer:
+        ends = consumer.end_offsets(partitions_of(consumer, topic))
         deadline = time.monotonic() + timeout_s
         while any((consumer.committed(partition) or 0) < end for partition, end in ends.items()):
             if time.monotonic() > deadline:
                 return False
             time.sleep(ITEMS_POLL_S)
         return True
-    finally:
-        consumer.close()
 
 
 def replay_events(
@@ -98,7 +96,7 @@ def replay_events(
     Args:
         producer: Where to.
         events: In order of time.
-        speed: Seconds of event time a second; None is as fast as it goes.
+        speed: Seconds of event time per second; None is as fast as possible.
         before_engagements: Called before the first engagement is sent, when all items before it are in Kafka.
 
     Raises:

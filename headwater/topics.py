@@ -2,16 +2,17 @@
 
 import time
 
-from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from headwater.consumers import consuming
 from headwater.durations import DAY_MS
 from headwater.errors import ServiceUnavailable
 from headwater.names import COMPACTED_TOPICS, SHORT_RETENTION_TOPICS, TOMBSTONE_RETENTION_S, TOPICS
+from headwater.reachable import kafka_unreachable
 from headwater.settings import Settings
 
-SHORT_MS = DAY_MS
+SHORT_RETENTION_MS = DAY_MS
 APPEAR_TIMEOUT_S = 15.0
 
 
@@ -31,15 +32,12 @@ def ensure_topics(settings: Settings, partitions: int = 4) -> None:
                 raise ServiceUnavailable(f"Kafka topics did not appear: {', '.join(missing)}")
             time.sleep(0.1)
     except (KafkaError, ValueError) as error:
-        raise unreachable(settings, error) from None
+        raise kafka_unreachable(settings, error) from None
 
 
 def _missing(settings: Settings) -> list[str]:
-    consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    try:
+    with consuming(settings) as consumer:
         present = consumer.topics()
-    finally:
-        consumer.close()
     return [name for name in TOPICS if settings.names.topic(name) not in present]
 
 
@@ -59,12 +57,4 @@ def _create(settings: Settings, names: list[str], partitions: int) -> None:
 def _configs(name: str) -> dict[str, str]:
     if name in COMPACTED_TOPICS:
         return {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONE_RETENTION_S * 1000)}
-    return {"retention.ms": str(SHORT_MS)} if name in SHORT_RETENTION_TOPICS else {}
-
-
-def unreachable(settings: Settings, error: Exception) -> ServiceUnavailable:
-    """Return the error that names the address and what to do."""
-    return ServiceUnavailable(
-        f"Kafka at {settings.kafka_bootstrap_servers} cannot be used: {type(error).__name__} {error}; "
-        "check HEADWATER_KAFKA_BOOTSTRAP_SERVERS and that it runs"
-    )
+    return {"retention.ms": str(SHORT_RETENTION_MS)} if name in SHORT_RETENTION_TOPICS else {}

@@ -1,12 +1,13 @@
-"""What a server follows: item embeddings, item activity and successions, every partition of each."""
+"""The topics that a server follows, every partition of each: item embeddings, item activity and successions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import faust
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from headwater.consumers import consuming, partitions_of
 from headwater.names import CANDIDATE_REQUESTS, ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_SUCCESSIONS
 from headwater.settings import Settings
 from streams.app import make_app
@@ -17,10 +18,10 @@ FOLLOWED = (ITEM_EMBEDDINGS, ITEM_ACTIVITY, ITEM_SUCCESSIONS)
 
 
 class Start(NamedTuple):
-    """From where on a topic is read: whichever of both is earlier, the beginning where both are None.
+    """Where to start reading a topic: the earlier of the two, or the beginning where both are None.
 
     Attributes:
-        offsets: Partition to offset; a partition that is left out begins at its beginning.
+        offsets: Partition to offset; a partition that is left out is read from its beginning.
         since_ms: An append time, epoch ms.
     """
 
@@ -29,17 +30,14 @@ class Start(NamedTuple):
 
 
 def end_offsets(settings: Settings) -> dict[str, dict[int, int]]:
-    """Return the next offset of each partition of the followed topics, by topic name without namespace."""
-    consumer = KafkaConsumer(**settings.kafka_options(), enable_auto_commit=False)
-    try:
-        topics = {name: _partitions(consumer, settings.names.topic(name)) for name in FOLLOWED}
+    """Return the next offset of each partition of the followed topics, by topic name without namespace.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer.
+    """
+    with consuming(settings) as consumer:
+        topics = {name: partitions_of(consumer, settings.names.topic(name)) for name in FOLLOWED}
         return {name: _numbered(consumer.end_offsets(partitions)) for name, partitions in topics.items()}
-    finally:
-        consumer.close()
-
-
-def _partitions(consumer: Any, topic: str) -> list[TopicPartition]:
-    return [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
 
 
 def _numbered(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:
@@ -47,13 +45,15 @@ def _numbered(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:
 
 
 def set_start(settings: Settings, group: str, starts: Mapping[str, Start]) -> dict[str, dict[int, int]]:
-    """Make the group begin each topic where `starts` says: its committed offsets are set while nobody is in it.
+    """Make the group begin each topic where `starts` says, by committing its offsets before it has a member.
 
     Returns:
-        Where each topic begins: name to partition to offset, later than asked for where the log was cut.
+        Where each topic begins: name to partition to offset, later than `starts` says where the log was cut.
+
+    Raises:
+        ServiceUnavailable: Kafka does not answer.
     """
-    consumer = KafkaConsumer(**settings.kafka_options(), group_id=group, enable_auto_commit=False)
-    try:
+    with consuming(settings, group_id=group) as consumer:
         begins = {name: _begins(consumer, settings.names.topic(name), start) for name, start in starts.items()}
         committing = {
             partition: OffsetAndMetadata(offset, "", -1)
@@ -63,25 +63,23 @@ def set_start(settings: Settings, group: str, starts: Mapping[str, Start]) -> di
         consumer.assign(list(committing))
         consumer.commit(committing)
         return {name: _numbered(of_topic) for name, of_topic in begins.items()}
-    finally:
-        consumer.close()
 
 
 def _begins(consumer: Any, topic: str, start: Start) -> dict[TopicPartition, int]:
-    partitions = _partitions(consumer, topic)
+    partitions = partitions_of(consumer, topic)
     first = consumer.beginning_offsets(partitions)
     asked = []
     if start.offsets is not None:
         asked.append({each: start.offsets.get(each.partition, 0) for each in partitions})
     if start.since_ms is not None:
-        ends = consumer.end_offsets(partitions)  # before it is asked what is newer, so that nothing comes in between
+        ends = consumer.end_offsets(partitions)  # read before the offsets by time, so that no record comes in between
         found = consumer.offsets_for_times(dict.fromkeys(partitions, start.since_ms))
         asked.append({each: at.offset if at else ends[each] for each, at in found.items()})
     return {each: max(min((offsets[each] for offsets in asked), default=0), first[each]) for each in partitions}
 
 
 def latest_ends(app: faust.App, topic: str) -> dict[int, int]:
-    """Return the next offset of each partition of a topic the app reads, as the broker told it with the last fetch."""
+    """Return the next offset of each partition of a topic the app reads, as of the last fetch."""
     ends = {each.partition: app.consumer.highwater(each) for each in app.consumer.assignment() if each.topic == topic}
     return {partition: end for partition, end in ends.items() if end is not None}
 
@@ -111,6 +109,6 @@ def make_responder(settings: Settings, respond: Callable[[Publisher], Apply]) ->
         respond: Given where to publish, returns what answers a batch of requests.
     """
     app = make_app(settings, settings.names.responder_group())
-    # One by one, so that no request is answered again because a later one had to wait.
+    # One by one: if a request has to wait, those before it are not answered again.
     attach(app, settings.names.topic(CANDIDATE_REQUESTS), respond(FaustPublisher(app, settings.names)), at_once=1)
     return app

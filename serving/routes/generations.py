@@ -21,8 +21,8 @@ async def generations(state: HeadwaterState) -> Response:
         pair = state.loaded.pairs.get(generation.version)
         loaded_items = len(pair.index) if pair else None
         is_live = generation.version == alias.version
-        listed.append({**generation.model_dump(), "held_items": loaded_items, "live": is_live})
-    return json_response({"alias": alias.model_dump(), "generations": listed})
+        listed.append({**generation.model_dump(by_alias=True), "held_items": loaded_items, "live": is_live})
+    return json_response({"alias": alias.model_dump(by_alias=True), "generations": listed})
 
 
 @router.post("/v1/generations/{version}/verify")

@@ -43,7 +43,7 @@ class Consumer:
 
 @pytest.fixture(autouse=True)
 def consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.follower.KafkaConsumer", Consumer)
+    monkeypatch.setattr("headwater.consumers.KafkaConsumer", Consumer)
 
 
 def began(start: Start) -> dict[int, int]:
