@@ -14,8 +14,9 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from headwater.datafiles import read_engagements, read_items
+from headwater.datafiles import EngagementTable, read_engagements, read_items
 from headwater.errors import HeadwaterError, UsageError
+from headwater.events import Item
 from headwater.logs import set_up_logging
 from headwater.options import parse_duration, parse_instant
 from headwater.reachable import redis_reachable
@@ -23,22 +24,22 @@ from headwater.replay import known_by
 from headwater.settings import Settings, read_settings
 from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
-from training.evaluation.prequential import Protocol, evaluate_prequential
+from training.evaluation.prequential import Schedule, evaluate_prequential
 from training.evaluation.report import report
 from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE, methods_for
 from training.refresh import Trainer
 from training.staging import exclusive_directory
 
 PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
-"""Options of `evaluate` that leave-last-out has no use for."""
+"""Options of `evaluate` for the prequential protocol alone."""
 MAX_SEED = 2**63 - 1
-"""What torch takes."""
+"""The largest seed that torch takes."""
 
 log = logging.getLogger(__name__)
 
 
 class Bars:
-    """Shows a progress bar for each stage, none where nobody looks."""
+    """Shows a progress bar per stage, none if hidden or without a terminal."""
 
     def __init__(self, hidden: bool) -> None:
         self._hidden = hidden
@@ -54,7 +55,7 @@ class Bars:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -173,39 +174,31 @@ def evaluate(
         _refuse_given(PREQUENTIAL)
     if json_path is not None:
         _require_writable(json_path)
-    refresh_ms = None if refresh == "never" else parse_duration("--refresh", refresh)
-    live_for_ms = parse_duration("--live-for", live_for)
-    behind_ms = parse_duration("--behind", behind) if behind else 0
-    if behind_ms and refresh_ms:
-        raise UsageError("--behind needs --refresh never: a refresh brings all counts up to date")
+    refresh_ms, live_for_ms, behind_ms = _times(refresh, live_for, behind)
     if untrained and protocol != "leave-last-out":
         raise UsageError("--untrained needs --protocol leave-last-out")
     warmup_ms, until_ms = parse_instant("--warmup-until", warmup_until), parse_instant("--until", until)
-    table = read_engagements(engagements).since(parse_instant("--since", since) or 0)
-    if len(table) < 2:
-        raise UsageError(f"{engagements}: {len(table)} engagements are too few to evaluate on")
-    catalogue = known_by(read_items(items), table)
+    table, catalogue = _data(engagements, items, parse_instant("--since", since) or 0)
     learning, bars = LearningSettings(seed=seed, live_for_ms=live_for_ms), Bars(hidden=False)
     compared = methods_for(catalogue) if methods == "all" else methods.split(",")
     if protocol == "leave-last-out":
         found = evaluate_leave_last_out(table, catalogue, max_queries, learning, bars, compared, untrained=untrained)
         rankings = {"fine": found}
     else:
-        first, last = int(table.occurred_ms[0]), int(table.occurred_ms[-1]) + 1
-        times = Protocol(
-            warmup_ms or first + (last - first) * 2 // 3,
-            until_ms or last,
-            refresh_ms,
-            max_queries,
-            coarse_topics,
-            behind_ms,
-            compared,
-            _strengths(strengths, compared),
-            seed,
+        schedule = Schedule(
+            warmup_until_ms=warmup_ms or _two_thirds_ms(table),
+            until_ms=until_ms or int(table.occurred_ms[-1]) + 1,
+            refresh_ms=refresh_ms,
+            max_queries=max_queries,
+            coarse_topics=coarse_topics,
+            behind_ms=behind_ms,
+            methods=compared,
+            strengths=_strengths(strengths, compared),
+            seed=seed,
         )
-        if not first < times.warmup_until_ms < times.until_ms:
+        if not table.occurred_ms[0] < schedule.warmup_until_ms < schedule.until_ms:
             raise UsageError("--warmup-until must lie between the first engagement and --until")
-        rankings = evaluate_prequential(table, catalogue, times, learning, bars)
+        rankings = evaluate_prequential(table, catalogue, schedule, learning, bars)
     bars.close()
     report(rankings, table if protocol == "prequential" else None, json_path, seed)
 
@@ -215,6 +208,28 @@ def _refuse_given(parameters: Iterable[str]) -> None:
     given = [name.replace("_", "-") for name in parameters if source(name) is ParameterSource.COMMANDLINE]
     if given:
         raise UsageError(f"--{given[0]} needs --protocol prequential")
+
+
+def _times(refresh: str, live_for: str, behind: str | None) -> tuple[int | None, int, int]:
+    """Return `--refresh` (None for never), `--live-for` and `--behind` in milliseconds."""
+    refresh_ms = None if refresh == "never" else parse_duration("--refresh", refresh)
+    live_for_ms = parse_duration("--live-for", live_for)
+    behind_ms = parse_duration("--behind", behind) if behind else 0
+    if behind_ms and refresh_ms:
+        raise UsageError("--behind needs --refresh never: a refresh brings all counts up to date")
+    return refresh_ms, live_for_ms, behind_ms
+
+
+def _data(engagements: Path, items: Path, since_ms: int) -> tuple[EngagementTable, list[Item]]:
+    table = read_engagements(engagements).since(since_ms)
+    if len(table) < 2:
+        raise UsageError(f"{engagements}: {len(table)} engagements are too few to evaluate on")
+    return table, known_by(read_items(items), table)
+
+
+def _two_thirds_ms(table: EngagementTable) -> int:
+    first, last = int(table.occurred_ms[0]), int(table.occurred_ms[-1]) + 1
+    return first + (last - first) * 2 // 3
 
 
 def _require_writable(path: Path) -> None:

@@ -22,8 +22,9 @@ from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Corpus
+from training.evaluation.point_in_time import PointInTime
 from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
-from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.ranking import Ranking
 from training.evaluation.scorers import BundleScorer, LearnerScorer, Scorer
 from training.examples import Examples, build_examples
 from training.export import GOLDEN_ROWS, export_bundle
@@ -210,7 +211,7 @@ class Trainer:
         earlier = len(self.recent) - len(newest)
         counts = SlidingCounts(self.recent.items, self.recent.times_ms, len(self.corpus) + 1, before=earlier)
         before = self.corpus.activity()
-        ranking.rank(scorers, asked, conditions, asked.histories, Counting(self.corpus, newest, counts, rows, 0))
+        ranking.rank(scorers, asked, conditions, asked.histories, PointInTime(self.corpus, newest, counts, rows, 0))
         self.corpus.restore(before)
         return ranking
 

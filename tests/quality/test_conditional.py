@@ -17,9 +17,10 @@ from headwater.simulator import World
 from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
+from training.evaluation.point_in_time import PointInTime
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.prequential import learn
-from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.ranking import Ranking
 from training.evaluation.scorers import BundleScorer, LearnerScorer
 from training.examples import Examples, Logged, build_examples
 from training.export import export_bundle
@@ -82,7 +83,7 @@ def test_the_condition_keeps_retrieval_on_topic_without_a_filter(
         asked,
         conditions,
         asked.histories,
-        Counting(corpus, examples, counts, rows, cut),
+        PointInTime(corpus, examples, counts, rows, cut),
     )
     figures = {name: row.figures() for name, row in ranking.rows.items()}
     conditional, unconditional = figures["conditional"], figures["unconditional"]

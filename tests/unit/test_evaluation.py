@@ -8,7 +8,7 @@ from training.batches import LearningSettings
 from training.corpus import Corpus
 from training.evaluation.coarse import grouped
 from training.evaluation.comparison import compared
-from training.evaluation.prequential import Protocol, evaluate_prequential
+from training.evaluation.prequential import Schedule, evaluate_prequential
 from training.evaluation.ranking import Ranking, rank_of
 from training.evaluation.table import Row
 from training.gate import CANDIDATE, LIVE, decide
@@ -63,8 +63,8 @@ def test_an_engagement_that_makes_its_item_known_is_no_query() -> None:
     items = [Item(item_id=name, topics=("t",), published_at=T0 + at_ms) for name, at_ms in (("a", -1), ("b", 1000))]
     users, ids = (np.array(list(names), dtype=object) for names in ("uvwx", "abba"))
     table = EngagementTable(users, ids, T0 + np.array([0, 1000, 2000, 3000]), list("1234"), ["click"] * 4)
-    protocol = Protocol(T0 - 1, T0 + 10_000, None, 100, methods=["conditional"])
-    fine = evaluate_prequential(table, items, protocol, LearningSettings(live_for_ms=None), lambda *told: None)["fine"]
+    schedule = Schedule(T0 - 1, T0 + 10_000, None, 100, methods=["conditional"])
+    fine = evaluate_prequential(table, items, schedule, LearningSettings(live_for_ms=None), lambda *told: None)["fine"]
     assert [fine.corpus.items[number - 1].item_id for number in fine.items] == ["a", "b", "a"]
     assert fine.asked_ms == [T0, T0 + 2000, T0 + 3000]
 

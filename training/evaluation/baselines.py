@@ -100,7 +100,7 @@ BASELINES: Mapping[str, Fit] = {
 
 
 def installed_baselines() -> dict[str, Fit]:
-    """Return those of `BASELINES` whose packages are installed, and tell which one is left out."""
+    """Return those of `BASELINES` whose packages are installed, and report the one that is left out."""
     if find_spec("implicit"):
         return dict(BASELINES)
     click.echo("the baseline als is left out: it needs the package implicit (pip install implicit)", err=True)

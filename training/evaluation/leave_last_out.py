@@ -1,9 +1,10 @@
 """The leave-last-out protocol: every user's last engagement is held out, for data without a common clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from headwater.datafiles import EngagementTable
 from headwater.events import Item
@@ -12,13 +13,17 @@ from headwater.users import Users
 from training.batches import LearningSettings
 from training.corpus import Corpus
 from training.evaluation.baselines import installed_baselines
+from training.evaluation.point_in_time import PointInTime
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.prequential import Progress, learn, learners_of
-from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.ranking import Ranking
 from training.evaluation.scorers import LearnerScorer
 from training.examples import Examples, Logged, build_examples
+from training.learner import Learner
 from training.methods import DEFAULT, UNCONDITIONAL
 from training.sampling import is_held_out
+
+Ints = npt.NDArray[np.int64]
 
 EPOCHS = 8
 ID_LEARNING_RATE = 3e-3
@@ -42,20 +47,19 @@ def evaluate_leave_last_out(
         engagements, items: The data.
         max_queries: Queries are sampled evenly down to this number.
         settings: Of all methods.
-        progress: Told how far it is.
+        progress: Called with (stage, done, total).
         methods: Names of `METHODS`.
         epochs: Passes over the log.
         untrained: Share of the topics whose items (by their first topic) no model is trained on; only they are asked
             for then. Counts and histories know them.
 
     All items are candidates at all times, and every popularity window is the whole log. Counts are those of the whole
-    log throughout, so that the examples can be learned in any order: neighbours in time are one user's, who would be
-    told apart from nobody. Co-visitation would then contain what it predicts, and is left out.
+    log throughout, so that the examples can be learned in any order: neighbours in time
+    belong to one user and so are poor in-batch negatives. Co-visitation would then contain what it predicts, and is
+    left out.
     """
     fits = installed_baselines()
-    corpus = Corpus()
-    for item in items:
-        corpus.put(item.model_copy(update={"published_at": 0}))
+    corpus = _corpus(items)
     settings = replace(
         settings,
         live_for_ms=None,
@@ -71,23 +75,12 @@ def evaluate_leave_last_out(
     log = build_examples(users, corpus, kept)
     learners = learners_of(methods, corpus, settings)
     random = np.random.default_rng(settings.seed)
-    corpus.count(log.items, log.times_ms, log.predecessors)
-    corpus.first_ms[:] = 0  # as publication is: ages would tell which items were there before an example
     cold = is_held_out(corpus.item_topics[:, 0], untrained) & (corpus.item_topics[:, 0] > 0)
-    learned = log[np.flatnonzero(~cold[log.items])]
-    corpus.alive &= ~cold  # nor are they wrong answers in training
-    for epoch in range(epochs):
-        learn(learners, corpus, learned[random.permutation(len(learned))], random, counted=True)
-        progress("epochs", epoch + 1, epochs)
-    corpus.alive |= cold
+    _train(learners, corpus, log, cold, random, epochs, progress)
 
     asked, conditions, owners = _queries(engagements, sorted(held_out), corpus, users)
-    if untrained:
-        chosen = np.flatnonzero(cold[asked.items])
-        asked, conditions, owners = asked[chosen], conditions[chosen], owners[chosen]
-    if len(asked) > max_queries:
-        chosen = np.sort(random.choice(len(asked), max_queries, replace=False))
-        asked, conditions, owners = asked[chosen], conditions[chosen], owners[chosen]
+    chosen = _sample_queries(asked.items, cold if untrained else np.ones_like(cold), max_queries, random)
+    asked, conditions, owners = asked[chosen], conditions[chosen], owners[chosen]
     seen = _seen(engagements, held_out, corpus, asked.items, owners)
     kept_rows = np.array([row for row in range(len(engagements)) if row not in held_out], dtype=np.int64)
     _, engaging = np.unique(engagements.user_ids[kept_rows].astype(str), return_inverse=True)
@@ -98,8 +91,46 @@ def evaluate_leave_last_out(
     counts.advance(len(log), 0)
     rows = np.full(len(asked), len(log) - 1)
     scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}
-    ranking.rank(scorers, asked, conditions, seen, Counting(corpus, log, counts, rows, len(log)))
+    ranking.rank(scorers, asked, conditions, seen, PointInTime(corpus, log, counts, rows, len(log)))
     return ranking
+
+
+def _corpus(items: list[Item]) -> Corpus:
+    """Return a corpus in which all items were always published."""
+    corpus = Corpus()
+    for item in items:
+        corpus.put(item.model_copy(update={"published_at": 0}))
+    return corpus
+
+
+def _train(
+    learners: Mapping[str, Learner],
+    corpus: Corpus,
+    log: Examples,
+    cold: npt.NDArray[np.bool_],
+    random: np.random.Generator,
+    epochs: int,
+    progress: Progress,
+) -> None:
+    """Count the log, and train on it in any order; neither on the cold items (by number) nor with them as negatives."""
+    corpus.count(log.items, log.times_ms, log.predecessors)
+    corpus.first_ms[:] = 0  # as publication is: ages would show which items were there before an example
+    learned = log[np.flatnonzero(~cold[log.items])]
+    corpus.alive &= ~cold
+    for epoch in range(epochs):
+        learn(learners, corpus, learned[random.permutation(len(learned))], random, counted=True)
+        progress("epochs", epoch + 1, epochs)
+    corpus.alive |= cold
+
+
+def _sample_queries(
+    items: Ints, eligible: npt.NDArray[np.bool_], max_queries: int, random: np.random.Generator
+) -> Ints:
+    """Return which queries to rank, ascending, given their items (Q,) and the eligible ones by number; sampled evenly."""
+    chosen = np.flatnonzero(eligible[items])
+    if len(chosen) > max_queries:
+        chosen = chosen[np.sort(random.choice(len(chosen), max_queries, replace=False))]
+    return chosen
 
 
 def _last_rows(engagements: EngagementTable) -> dict[int, None]:

@@ -21,7 +21,7 @@ class SlidingCounts:
         items, times_ms: The whole log in order of time, (N,) numbers and epoch ms.
         size: One more than the largest item number.
         whole: Count everything since the beginning in every window.
-        before: Rows of the log that lie before row 0 of whoever calls `advance`.
+        before: Offset added to rows passed to `advance`.
     """
 
     def __init__(self, items: Ints, times_ms: Ints, size: int, whole: bool = False, before: int = 0) -> None:
@@ -43,11 +43,11 @@ class SlidingCounts:
                 self._begins[window] = max(begin, self._begins[window])
         self._end = row
 
-    def rank(self, window: int, items: Ints, place: int, published_ms: Ints) -> int:
-        """Return the rank of `items[place]` by one window's counts; ties go to the next wider window, then the newest."""
+    def rank(self, window: int, items: Ints, position: int, published_ms: Ints) -> int:
+        """Return the rank of `items[position]` by one window's counts; ties go to the next wider window, then the newest."""
         keys = [
             published_ms[items],
             *(self.counts[wider, items] for wider in range(len(WINDOWS_MS) - 1, window - 1, -1)),
         ]
         order = np.lexsort([-key for key in keys])
-        return int(np.flatnonzero(order == place)[0]) + 1
+        return int(np.flatnonzero(order == position)[0]) + 1

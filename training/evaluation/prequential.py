@@ -13,8 +13,9 @@ from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.evaluation.coarse import with_coarse_topics
+from training.evaluation.point_in_time import PointInTime
 from training.evaluation.popularity import SlidingCounts
-from training.evaluation.ranking import Counting, Ranking
+from training.evaluation.ranking import Ranking
 from training.evaluation.scorers import LearnerScorer, Scorer, SteeredScorer
 from training.examples import Examples, Logged, build_examples
 from training.learner import Learner
@@ -25,14 +26,14 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What is evaluated when.
+class Schedule:
+    """What the prequential protocol evaluates, and when.
 
     Attributes:
         warmup_until_ms, until_ms: Queries are the engagements in between.
         refresh_ms: Time between refreshes of the parameters; None never refreshes after the warm-up.
         max_queries: Queries are sampled evenly down to this number.
-        coarse_topics: Number of coarse topics that items carry besides their own; 0 leaves them out.
+        coarse_topics: Number of coarse topics that items carry besides their own; 0 for none.
         behind_ms: How far counts lag behind each query, of every row; only without refreshes.
         methods: Names of `METHODS`.
         strengths: More rows, in which the conditional method's conditions pull that many times as strongly.
@@ -50,40 +51,40 @@ class Protocol:
 
 
 def evaluate_prequential(
-    engagements: EngagementTable, items: list[Item], protocol: Protocol, settings: LearningSettings, progress: Progress
+    engagements: EngagementTable, items: list[Item], schedule: Schedule, settings: LearningSettings, progress: Progress
 ) -> dict[str, Ranking]:
     """Return the ranking of every method over the same queries, by width of topic: `fine` and perhaps `coarse`."""
     corpus = Corpus()
-    if protocol.coarse_topics:
-        items = with_coarse_topics(items, engagements, protocol.warmup_until_ms, protocol.coarse_topics, protocol.seed)
+    if schedule.coarse_topics:
+        items = with_coarse_topics(items, engagements, schedule.warmup_until_ms, schedule.coarse_topics, schedule.seed)
     for item in items:
         corpus.put(item)
-    log = _examples(engagements, corpus, protocol.until_ms, progress)
-    learners = learners_of(protocol.methods, corpus, settings)
-    random = np.random.default_rng(protocol.seed)
-    warm = int(np.searchsorted(log.times_ms, protocol.warmup_until_ms))
+    log = _examples(engagements, corpus, schedule.until_ms, progress)
+    learners = learners_of(schedule.methods, corpus, settings)
+    random = np.random.default_rng(schedule.seed)
+    warm = int(np.searchsorted(log.times_ms, schedule.warmup_until_ms))
     learn(learners, corpus, log[:warm], random, lambda done: progress("warm-up", done, warm))
 
-    queries = _queries(log, warm, protocol, corpus, np.random.default_rng(protocol.seed))
-    widths = WIDTHS[: 2 if protocol.coarse_topics else 1]
+    queries = _queries(log, warm, schedule, corpus, np.random.default_rng(schedule.seed))
+    widths = WIDTHS[: 2 if schedule.coarse_topics else 1]
     rankings = {width: Ranking(corpus, settings.live_for_ms, overfetch=(UNCONDITIONAL,)) for width in widths}
     counts = {width: SlidingCounts(log.items, log.times_ms, len(corpus) + 1) for width in widths}
     scorers: dict[str, Scorer] = {name: LearnerScorer(learner) for name, learner in learners.items()}
-    for strength in protocol.strengths:
+    for strength in schedule.strengths:
         scorers[f"{CONDITIONAL}*{strength:g}"] = SteeredScorer(learners[CONDITIONAL], strength)
-    step_ms = protocol.refresh_ms or protocol.until_ms - protocol.warmup_until_ms
-    for begin_ms in range(protocol.warmup_until_ms, protocol.until_ms, step_ms):
-        span = np.searchsorted(log.times_ms, (begin_ms, min(begin_ms + step_ms, protocol.until_ms)))
+    step_ms = schedule.refresh_ms or schedule.until_ms - schedule.warmup_until_ms
+    for begin_ms in range(schedule.warmup_until_ms, schedule.until_ms, step_ms):
+        span = np.searchsorted(log.times_ms, (begin_ms, min(begin_ms + step_ms, schedule.until_ms)))
         first, last = int(span[0]), int(span[1])
         rows = queries[(queries >= first) & (queries < last)]
         now = corpus.activity()
         asked = log[rows]
         for column, width in enumerate(widths):
             conditions = corpus.item_topics[asked.items, column]
-            before = Counting(corpus, log, counts[width], rows, first, protocol.behind_ms)
+            before = PointInTime(corpus, log, counts[width], rows, first, schedule.behind_ms)
             rankings[width].rank(scorers, asked, conditions, asked.histories, before)
             corpus.restore(now)
-        if protocol.refresh_ms:
+        if schedule.refresh_ms:
             learn(learners, corpus, log[first:last], random)
         progress("evaluation", last - warm, len(log) - warm)
     return rankings
@@ -138,7 +139,7 @@ def _examples(engagements: EngagementTable, corpus: Corpus, until_ms: int, progr
 
 
 def _queries(
-    log: Examples, warm: int, protocol: Protocol, corpus: Corpus, random: np.random.Generator
+    log: Examples, warm: int, schedule: Schedule, corpus: Corpus, random: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Return rows of the log to rank: no repeats, only items with a topic, sampled evenly.
 
@@ -147,8 +148,8 @@ def _queries(
     """
     items = log.items[warm:]
     known = log.times_ms[warm:] > corpus.published_ms[items]
-    known &= log.times_ms[warm:] >= protocol.warmup_until_ms + protocol.behind_ms
+    known &= log.times_ms[warm:] >= schedule.warmup_until_ms + schedule.behind_ms
     rows = np.flatnonzero(known & ~log.repeats[warm:] & (corpus.item_topics[items, 0] > 0)) + warm
-    if len(rows) > protocol.max_queries:
-        rows = np.sort(random.choice(rows, protocol.max_queries, replace=False))
+    if len(rows) > schedule.max_queries:
+        rows = np.sort(random.choice(rows, schedule.max_queries, replace=False))
     return rows

@@ -1,4 +1,4 @@
-"""Ranks each query's engaged item among all live ones, for every method at once."""
+"""Ranks each query's engaged item among all live ones, by every method at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from headwater.covisit_features import COVISITS, NEAR_LOG
-from headwater.features import STREAMING
+from headwater.covisit_features import COVISITS, NEAR_LOG, CovisitFeatures
+from headwater.features import STREAMING, Features
 from training.corpus import Corpus
 from training.evaluation.baselines import Baseline
+from training.evaluation.point_in_time import PointInTime
 from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
-from training.evaluation.scorers import Floats, Scorer
+from training.evaluation.scorers import Floats, Scorer, SecondStage
 from training.evaluation.table import Row
 from training.examples import Examples
 from training.ranker import RANKED
@@ -25,8 +26,8 @@ OVERFETCH = 200
 class Ranking:
     """Collects rows over many stretches of queries.
 
-    Beside each scorer's own row there is one of the best inside an exact filter, `+filter`, and where the condition steers
-    one of such lists of all topics merged by score, `+merged`.
+    Beside each scorer's own row there is one inside an exact filter, `+filter`, and where the condition steers one of such
+    lists of all topics merged by score, `+merged`.
 
     Attributes:
         overfetch: Names of scorers that also get a row `+overfetch200`.
@@ -56,96 +57,137 @@ class Ranking:
         examples: Examples,
         conditions: Ints,
         seen: Sequence[npt.ArrayLike] | Ints,
-        before: "Counting",
+        before: PointInTime,
     ) -> None:
         """Rank queries in order of time.
 
         Args:
-            scorers: Row name to what scores.
+            scorers: By row name.
             examples: Q queries: the user just before, the engaged item, the time.
             conditions: (Q,) topics asked for.
-            seen: For each query the numbers of items the user must not be shown again.
+            seen: Per query the numbers of items the user must not be shown again.
             before: Brings activity and counts to the state just before a query.
         """
         if not len(examples):
             return
-        items = {name: _Embedded(scorer, len(self.corpus) + 1) for name, scorer in scorers.items()}
-        users = {name: scorer.embed_users(examples, conditions) for name, scorer in scorers.items()}
-        # Inside an exact filter a condition that steers has nothing left to say.
-        within = {
-            name: scorer.embed_users(examples, np.zeros_like(conditions)) if scorer.steered else users[name]
-            for name, scorer in scorers.items()
-        }
+        embedded = {name: _Embedded(scorer, examples, conditions, len(self.corpus)) for name, scorer in scorers.items()}
         everything = np.arange(len(self.corpus) + 1)
         carriers = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
-        for query in range(len(examples)):
-            now_ms = int(examples.times_ms[query])
-            counts = before(query)
-            live = self.corpus.live(now_ms, self.live_for_ms)
-            unseen = np.ones(len(self.corpus) + 1, dtype=np.bool_)
-            unseen[np.asarray(seen[query], dtype=np.int64)] = False
-            live = live[unseen[live]]
-            place = int(np.searchsorted(live, examples.items[query]))
-            if place == len(live) or live[place] != examples.items[query]:
+        for number in range(len(examples)):
+            now_ms, item, condition = (
+                int(examples.times_ms[number]),
+                int(examples.items[number]),
+                int(conditions[number]),
+            )
+            counts = before(number)
+            live = self._eligible(now_ms, seen[number])
+            position = int(np.searchsorted(live, item))
+            if position == len(live) or live[position] != item:
                 self.skipped += 1
                 continue
             self.asked_ms.append(now_ms)
-            self.items.append(int(examples.items[query]))
-            self.conditions.append(int(conditions[query]))
-            on_topic = carriers[int(conditions[query])][live]
-            self._rank_popularity(counts, live[on_topic], int(on_topic[:place].sum()))
-            for name, baseline in self.baselines.items():
-                scores = baseline.scores(np.asarray(seen[query]), live)
-                self._rank_scores(name, scores, place, on_topic, scores)
-            streaming = self.corpus.streaming(live, now_ms)
-            history = examples.histories[query : query + 1]
-            covisits = self.corpus.covisits.features(
-                history, examples.times_ms[query : query + 1], self.corpus.positions(live)
+            self.items.append(item)
+            self.conditions.append(condition)
+            query = _Query(
+                number=number,
+                features=examples[number : number + 1].features,
+                live=live,
+                position=position,
+                on_topic=carriers[condition][live],
+                streaming=self.corpus.streaming(live, now_ms),
+                covisits=self.corpus.covisits.features(
+                    examples.histories[number : number + 1],
+                    examples.times_ms[number : number + 1],
+                    self.corpus.positions(live),
+                ),
             )
-            nearest = 1e-6 * counts.counts[0, live]  # ties go to the more popular one
-            nearest[covisits.items] += covisits.values[:, NEAR_LOG]
-            self._rank_scores("co-visitation", nearest, place, on_topic, nearest)
-            for name, scorer in scorers.items():
-                user, embedded = users[name][query], items[name].with_those_of(live)
-                weights = user[embedded.shape[1] :]
-                scores = scorer.static_scores(user, embedded)[live] + streaming @ weights[:STREAMING]
-                scores[covisits.items] += covisits.values @ weights[STREAMING : STREAMING + COVISITS]
-                own = within[name][query]
-                instead = (own - user)[: scorer.steered]
-                filtered = scores + (embedded[:, : scorer.steered] @ instead)[live]
-                if scorer.second_stage:
-                    best = _best(filtered, on_topic)
-                    pairs = np.zeros((len(live), COVISITS), dtype=np.float32)
-                    pairs[covisits.items] = covisits.values
-                    parts = [each[best] for each in (streaming, pairs, filtered)]
-                    asked = examples[query : query + 1].features
-                    again = scorer.second_stage(asked, own, embedded[live[best]], *parts)
-                    filtered[best] = again - again.min() + filtered[best].max()
-                self._rank_scores(name, scores, place, on_topic, filtered)
-                if scorer.steered and not scorer.second_stage:  # that one lifts the topic asked for above all others
-                    self.row(f"{name}+merged").add(rank_of(filtered, place), _match(filtered, on_topic))
+            self._rank_baselines(query, counts, np.asarray(seen[number]))
+            for name in scorers:
+                self._rank_scorer(name, query, embedded[name])
 
-    def _rank_popularity(self, counts: SlidingCounts, members: Ints, place: int) -> None:
+    def _eligible(self, now_ms: int, seen: npt.ArrayLike) -> Ints:
+        """Return the live items that the user may be shown, ascending."""
+        live = self.corpus.live(now_ms, self.live_for_ms)
+        unseen = np.ones(len(self.corpus) + 1, dtype=np.bool_)
+        unseen[np.asarray(seen, dtype=np.int64)] = False
+        return live[unseen[live]]
+
+    def _rank_baselines(self, query: "_Query", counts: SlidingCounts, seen: Ints) -> None:
+        """Rank by popularity windows, fitted baselines and co-visitation alone."""
+        members, position = query.live[query.on_topic], int(query.on_topic[: query.position].sum())
         for window, name in enumerate(WINDOWS_MS):
-            self.row(name).add(counts.rank(window, members, place, self.corpus.published_ms))
+            self.row(name).add(counts.rank(window, members, position, self.corpus.published_ms))
+        for name, baseline in self.baselines.items():
+            scores = baseline.scores(seen, query.live)
+            self._rank_scores(name, query, scores, scores)
+        nearest = 1e-6 * counts.counts[0, query.live]  # ties go to the more popular one
+        nearest[query.covisits.items] += query.covisits.values[:, NEAR_LOG]
+        self._rank_scores("co-visitation", query, nearest, nearest)
 
-    def _rank_scores(
-        self, name: str, scores: Floats, place: int, on_topic: npt.NDArray[np.bool_], filtered: Floats
-    ) -> None:
+    def _rank_scorer(self, name: str, query: "_Query", embedded: "_Embedded") -> None:
+        """Rank by a scorer: without a filter, inside an exact filter, and lists of all topics merged by score."""
+        scorer, user, own = embedded.scorer, embedded.users[query.number], embedded.unconditioned[query.number]
+        items = embedded.items(query.live)
+        weights = user[items.shape[1] :]
+        scores = scorer.static_scores(user, items)[query.live] + query.streaming @ weights[:STREAMING]
+        scores[query.covisits.items] += query.covisits.values @ weights[STREAMING : STREAMING + COVISITS]
+        instead = (own - user)[: scorer.steered]
+        filtered = scores + (items[:, : scorer.steered] @ instead)[query.live]
+        if scorer.second_stage:
+            _rank_again(scorer.second_stage, query, own, items, filtered)
+        self._rank_scores(name, query, scores, filtered)
+        if scorer.steered and not scorer.second_stage:  # the second stage lifts the condition's topic above all others
+            self.row(f"{name}+merged").add(rank_of(filtered, query.position), _match(filtered, query.on_topic))
+
+    def _rank_scores(self, name: str, query: "_Query", scores: Floats, filtered: Floats) -> None:
         """Add to the rows of a method: by `scores` (N,) alone, and by `filtered` (N,) inside an exact filter."""
-        rank = rank_of(scores, place)
+        position, on_topic = query.position, query.on_topic
+        rank = rank_of(scores, position)
         self.row(name).add(rank, _match(scores, on_topic))
         if name in self.overfetch:
-            within = rank_of(scores, place, on_topic) if rank <= OVERFETCH else float("inf")
+            within = rank_of(scores, position, on_topic) if rank <= OVERFETCH else float("inf")
             self.row(f"{name}+overfetch{OVERFETCH}").add(within, _match(scores, on_topic, OVERFETCH))
-        self.row(f"{name}+filter").add(rank_of(filtered, place, on_topic))
+        self.row(f"{name}+filter").add(rank_of(filtered, position, on_topic))
 
 
-def rank_of(scores: Floats, place: int, among: npt.NDArray[np.bool_] | bool = True) -> float:
-    """Return the rank of `scores[place]` from 1, of equal scores the middle one; what is no number is last."""
-    if np.isnan(scores[place]):
+@dataclass(frozen=True)
+class _Query:
+    """One query, and what all methods rank.
+
+    Attributes:
+        number: Which of the Q queries it is.
+        features: The user tower's inputs, (1, ...).
+        live: (N,) items that can be candidates, ascending.
+        position: Of the engaged item in `live`.
+        on_topic: (N,) which of them carry the topic.
+        streaming: (N, STREAMING) their streaming features.
+        covisits: Their co-visitation features; items are positions in `live`.
+    """
+
+    number: int
+    features: Features
+    live: Ints
+    position: int
+    on_topic: npt.NDArray[np.bool_]
+    streaming: Floats
+    covisits: CovisitFeatures
+
+
+def _rank_again(stage: SecondStage, query: _Query, user: Floats, items: Floats, filtered: Floats) -> None:
+    """Replace the scores (N,) of the topic's best items, in place, by those of the second stage, above all others."""
+    best = _best(filtered, query.on_topic)
+    covisits = np.zeros((len(query.live), COVISITS), dtype=np.float32)
+    covisits[query.covisits.items] = query.covisits.values
+    parts = [each[best] for each in (query.streaming, covisits, filtered)]
+    again = stage(query.features, user, items[query.live[best]], *parts)
+    filtered[best] = again - again.min() + filtered[best].max()
+
+
+def rank_of(scores: Floats, position: int, among: npt.NDArray[np.bool_] | bool = True) -> float:
+    """Return the rank of `scores[position]` from 1; ties get their mean rank, NaN ranks last."""
+    if np.isnan(scores[position]):
         return float(len(scores))
-    better, equal = (scores > scores[place]) & among, (scores == scores[place]) & among
+    better, equal = (scores > scores[position]) & among, (scores == scores[position]) & among
     return 1 + int(better.sum()) + (int(equal.sum()) - 1) / 2
 
 
@@ -157,57 +199,34 @@ def _match(scores: Floats, on_topic: npt.NDArray[np.bool_], fetched: int = MATCH
 
 
 def _best(scores: Floats, on_topic: npt.NDArray[np.bool_]) -> Ints:
-    """Return the places of the topic's best items, for the second stage."""
+    """Return the positions of the topic's best items, for the second stage."""
     members = np.flatnonzero(on_topic)
     if len(members) <= RANKED:
         return members
     return members[np.argpartition(-scores[members], RANKED - 1)[:RANKED]]
 
 
-class Counting:
-    """Brings a corpus' activity and the sliding counts to the state just before each query.
+class _Embedded:
+    """A scorer's embeddings of the users of Q queries, and of items, computed when first asked for.
 
-    Args:
-        corpus: Its activity is advanced; restore it afterwards.
-        log: All examples, in order of time.
-        counts: Advanced likewise.
-        rows: Row of each query in `log`.
-        begin: First row not counted yet in the corpus.
-        behind_ms: How far all of it lags behind the query.
+    Attributes:
+        scorer: Of the embeddings.
+        users: (Q, ...) user embeddings with the condition.
+        unconditioned: Those used inside an exact filter: without the condition where it steers, which the filter enforces.
     """
 
-    def __init__(
-        self, corpus: Corpus, log: Examples, counts: SlidingCounts, rows: Ints, begin: int, behind_ms: int = 0
-    ) -> None:
-        self._corpus, self._log, self._counts, self._rows, self._done = corpus, log, counts, rows, begin
-        self._behind_ms = behind_ms
-
-    def __call__(self, query: int) -> SlidingCounts:
-        row = int(self._rows[query])
-        as_of_ms = int(self._log.times_ms[row]) - self._behind_ms
-        if self._behind_ms:
-            row = int(np.searchsorted(self._log.times_ms, as_of_ms))
-        if row > self._done:
-            passed = slice(self._done, row)
-            self._corpus.count(self._log.items[passed], self._log.times_ms[passed], self._log.predecessors[passed])
-            self._done = row
-        self._counts.advance(row, as_of_ms)
-        return self._counts
-
-
-class _Embedded:
-    """Item embeddings, computed when first asked for."""
-
-    def __init__(self, scorer: Scorer, size: int) -> None:
-        self._scorer = scorer
-        self._known = np.zeros(size, dtype=np.bool_)
+    def __init__(self, scorer: Scorer, examples: Examples, conditions: Ints, size: int) -> None:
+        self.scorer = scorer
+        self.users = scorer.embed_users(examples, conditions)
+        self.unconditioned = scorer.embed_users(examples, np.zeros_like(conditions)) if scorer.steered else self.users
+        self._known = np.zeros(size + 1, dtype=np.bool_)
         self._matrix: Floats | None = None
 
-    def with_those_of(self, items: Ints) -> Floats:
-        """Return the embeddings (I, D) by item number, zeros where they were never asked for: a copy of some costs more."""
-        fresh = items[~self._known[items]]
+    def items(self, numbers: Ints) -> Floats:
+        """Return all item embeddings (I, D) by number, zeros for those never asked for: a copy of some costs more."""
+        fresh = numbers[~self._known[numbers]]
         if self._matrix is None or len(fresh):
-            embeddings = self._scorer.embed_items(fresh)
+            embeddings = self.scorer.embed_items(fresh)
             if self._matrix is None:
                 self._matrix = np.zeros((len(self._known), embeddings.shape[1]), dtype=np.float32)
             self._matrix[fresh] = embeddings
