@@ -19,7 +19,7 @@ from streams.follower import Start
 
 POLL_S = 0.2
 RETRY_S = 30.0
-CLOCK_SKEW_MARGIN_MS = 600_000
+REQUEST_MARGIN_MS = 600_000
 """Embeddings are read from this long before their generation was requested, since clocks of machines differ."""
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class LoadedGenerations:
                 self.skipped_ms[generation.version] = generation.requested_ms
                 continue
             if index is None:
-                since_ms.append(max(0, generation.requested_ms - CLOCK_SKEW_MARGIN_MS))
+                since_ms.append(max(0, generation.requested_ms - REQUEST_MARGIN_MS))
             else:
                 applied.append(offsets)
                 log.info("%s: %d items from a snapshot", generation.version, len(index))

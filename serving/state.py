@@ -27,7 +27,7 @@ from serving.metrics import Metrics
 from serving.responder import Responder
 from serving.retrieval import Filters, Retrieval
 from streams.follower import Start, end_offsets, latest_ends, make_follower, make_responder, set_start
-from streams.hosting import alive, end_process_with, running, running_aside
+from streams.hosting import alive, end_process_with, running, running_with_restarts
 
 LEARN_EVERY_S = 1.0
 FORGET_EVERY_S = 60.0
@@ -125,7 +125,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
     # Started in the background: queries need no responder, and its group may wait for a killed member.
     filters = Filters(max_age_ms=settings.max_item_age_s * 1000 or None)
     state.responding = await stack.enter_async_context(
-        running_aside(
+        running_with_restarts(
             lambda: make_responder(settings, lambda publisher: Responder(state.retrieval, publisher, filters).apply)
         )
     )

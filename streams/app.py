@@ -12,10 +12,10 @@ from streams.transport import BatchTransport
 SESSION_TIMEOUT_S = 10.0
 HEARTBEAT_S = 3.0
 PUBLISH_TIMEOUT_S = 8.0
-"""Less than a session: what comes later may come after what another worker has published meanwhile."""
+"""Less than a session: a later record might follow what another worker has published meanwhile."""
 COMMIT_INTERVAL_S = 0.5
 MAX_FETCHED = 1024
-MAX_WAITING = 64
+STREAM_BUFFER = 64
 
 
 class NoTables(TableManager):
@@ -33,7 +33,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         settings: Where Kafka is.
         group: Kafka consumer group, and the app's id.
     """
-    data_dir = settings.state_dir / "faust"  # of all apps: Faust keeps nothing in it where there are no tables
+    data_dir = settings.state_dir / "faust"  # shared by all apps: without tables Faust stores nothing in it
     data_dir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         group,
@@ -51,7 +51,7 @@ def make_app(settings: Settings, group: str) -> faust.App:
         producer_acks=-1,
         producer_request_timeout=PUBLISH_TIMEOUT_S,
         store="memory://",
-        stream_buffer_maxsize=MAX_WAITING,
+        stream_buffer_maxsize=STREAM_BUFFER,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,

@@ -1,4 +1,4 @@
-"""From a Faust stream to batches that are acknowledged only when they are done."""
+"""Batches of a Faust stream's records, acknowledged only once they are applied."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from streams.record import Record
 
 MAX_BATCH = 1024
 TURNS = 10
-"""Of the event loop, in which Faust hands over what one fetch brought of several partitions."""
+"""Turns of the event loop in which Faust hands over what one fetch brought of several partitions."""
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 RETRIED = (RedisError, StaleWrites, PublishFailed, SyncKafkaError, OSError)
@@ -25,79 +25,78 @@ log = logging.getLogger(__name__)
 
 
 def attach(app: faust.App, topic: str, apply: Apply, at_once: int = MAX_BATCH) -> None:
-    """Add the agent that feeds `apply` with the records of `topic`; what `apply` did not foresee crashes the app.
+    """Add the agent that feeds `apply` with the records of `topic`; an error that is not in `RETRIED` crashes the app.
 
     Args:
         app: The app.
         topic: Its full name.
         apply: Gets batches of records in partition order.
-        at_once: Records of a batch at most, which are all repeated when one of them has to wait.
+        at_once: Records of a batch at most; all of them are repeated when one fails.
     """
 
     async def agent(stream: Any) -> None:
         try:
-            await in_batches(stream, apply, at_once)
+            await apply_batches(stream, apply, at_once)
         except Exception as error:
-            # Faust would begin the agent anew, after the records it has read ahead.
-            log.exception("%s: unforeseen", topic)
+            # Faust would restart the agent after the records that were read ahead, and so lose them.
+            log.exception("%s: unexpected error, stopping", topic)
             await app.crash(error)
             raise
 
     app.agent(app.topic(topic, key_type=bytes, value_type=bytes), name=f"headwater.{topic}")(agent)
 
 
-async def in_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> None:
-    """Apply the records of a stream's messages, as many at once as wait; acknowledge each message after its last record.
+async def apply_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> None:
+    """Apply the records of a stream's messages in batches; acknowledge each message after its last record.
 
-    What one fetch brought of several partitions is one batch, since a batch costs more than its records.
-
-    A crash in between repeats them. While Redis or Kafka is away the batch is tried again, and the
-    partitions behind it wait. What comes while a batch is applied makes the next one.
+    Records that arrive while a batch is applied make the next one. What one fetch brought of several partitions is one
+    batch, since a batch costs more than its records. A crash before the acknowledgement repeats a batch; while Redis or
+    Kafka is unavailable it is tried again, and later records wait.
     """
-    waiting = Waiting()
+    read_ahead = ReadAhead()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(waiting.read(stream))
+        tasks.create_task(read_ahead.read(stream))
         while True:
-            await waiting.some.wait()
+            await read_ahead.has_records.wait()
             for _ in range(TURNS):
                 await asyncio.sleep(0)
-            events = waiting.take()
+            events = read_ahead.take()
             records = [record for event in events for record in _records(event)]
             for start in range(0, len(records), at_once):
-                await persistently(apply, records[start : start + at_once])
+                await apply_with_retry(apply, records[start : start + at_once])
             for event in events:
                 event.ack()
 
 
-class Waiting:
-    """Messages that were read ahead: those of `MAX_BATCH` records, and the one that exceeds them.
+class ReadAhead:
+    """Messages that were read ahead, until they have `MAX_BATCH` records or more.
 
     Attributes:
-        some: There are any.
-        room: More may be read.
+        has_records: Set while there are messages to take.
+        has_room: Set while more may be read.
     """
 
     def __init__(self) -> None:
         self._events: list[Any] = []
         self._records = 0
-        self.some, self.room = asyncio.Event(), asyncio.Event()
-        self.room.set()
+        self.has_records, self.has_room = asyncio.Event(), asyncio.Event()
+        self.has_room.set()
 
     async def read(self, stream: Any) -> None:
         """Read a stream ahead."""
         async for event in stream.noack().events():
             self._events.append(event)
             self._records += len(event.value)
-            self.some.set()
+            self.has_records.set()
             if self._records >= MAX_BATCH:
-                self.room.clear()
-            await self.room.wait()
+                self.has_room.clear()
+            await self.has_room.wait()
 
     def take(self) -> list[Any]:
-        """Return all there are, and make room."""
+        """Return all messages, and make room."""
         events, self._events, self._records = self._events, [], 0
-        self.some.clear()
-        self.room.set()
+        self.has_records.clear()
+        self.has_room.set()
         return events
 
 
@@ -105,8 +104,8 @@ def _records(event: Any) -> list[Record]:
     return [record for fetched in event.value for record in Record.of(fetched).events()]
 
 
-async def persistently(apply: Callable[[list[Any]], Awaitable[None]], records: list[Any]) -> None:
-    """Call `apply` until the services it needs are there."""
+async def apply_with_retry(apply: Callable[[list[Any]], Awaitable[None]], records: list[Any]) -> None:
+    """Call `apply` until the services it needs are available."""
     backoff_s = FIRST_BACKOFF_S
     while True:
         try:

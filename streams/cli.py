@@ -13,7 +13,7 @@ from headwater.logs import set_up_logging
 from headwater.reachable import redis_reachable
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
-from streams.hosting import COLLECT_AFTER, crashed, running
+from streams.hosting import COLLECT_AFTER, running, wait_until_ended
 from streams.report import Report
 from streams.worker import make_worker
 
@@ -44,7 +44,7 @@ async def _run(settings: Settings, report: Report, stats_file: Path | None) -> N
     app = make_worker(settings, report, stats_file)
     async with running(app):
         log.info("stream worker runs in group %s", app.conf.id)
-        ending = {asyncio.create_task(stop.wait()), asyncio.create_task(crashed(app))}
+        ending = {asyncio.create_task(stop.wait()), asyncio.create_task(wait_until_ended(app))}
         done, pending = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Deliveries into what was sent to each user lately."""
+"""Folds deliveries into what was sent to each user lately."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

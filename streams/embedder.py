@@ -32,13 +32,13 @@ class Embedder:
     """Keeps the bundles of all registered generations loaded and embeds items with each.
 
     Args:
-        generations: The register.
+        generations: The registry.
         model_dir: The model repository.
 
     Attributes:
-        known: Whether the register was read: before that nothing tells for which versions to embed.
-        registered: Versions that items are embedded for, by whoever could load their bundles.
-        refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`; one that is not here, each time.
+        known: Whether the registry has been read: until then the versions to embed for are unknown.
+        registered: Versions that items are embedded for, by every worker that could load their bundles.
+        refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`; a missing bundle at each refresh.
     """
 
     def __init__(self, generations: Generations, model_dir: Path) -> None:
@@ -59,7 +59,7 @@ class Embedder:
         """Load the bundles of newly registered generations, drop those of pruned ones.
 
         Raises:
-            RedisError: the register cannot be read now.
+            RedisError: the registry cannot be read now.
         """
         async with self._refreshing:
             registered = await asyncio.to_thread(self.generations.all)

@@ -1,4 +1,4 @@
-"""Engagements into user records and item activity, each exactly once in effect."""
+"""Folds engagements into user records and item activity, each exactly once in effect."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
 from headwater.succession_encoding import encode_successions
 from headwater.users import Folded, Placed
-from streams.batches import persistently
+from streams.batches import apply_with_retry
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
 from streams.state_cache import StateCache
 
 FRAME_ENTRIES = 64
-"""As many successions of items with the longest ids as Kafka takes in one record."""
+"""Entries per record: of successions of items with the longest ids Kafka takes no more."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class EngagementFold:
     """Applies batches of `engagements` records.
 
     Attributes:
-        latest_ms: Says after which epoch ms engagements are refused now.
+        latest_ms: Returns the epoch ms after which an engagement is refused now.
     """
 
     store: FeatureStore
@@ -54,7 +54,8 @@ class EngagementFold:
         # 2. Look items up; an engagement with an unknown one becomes a dead letter.
         accepted, unknown = await self._accept(decoded)
         letters += unknown
-        # 3. Keep the dead letters: once what the same users did later is stored, these would count as repeated.
+        # 3. Publish the dead letters before anything is stored: afterwards, repeating the batch would find these records
+        # older than what is applied, take them for repeated ones and lose them.
         await self.publisher.publish(list(map(dead_letter_record, letters)))
         try:
             # 4. Read what the batch touches and fold. An offset applied before a crash changes neither user nor item.
@@ -66,9 +67,9 @@ class EngagementFold:
             self.cache.forget()
             raise
         self._count(folded, letters)
-        # 6. Tell: activity and successions carry their offsets, so repeating them is harmless. What is stored must not be
-        # folded again: a duplicate could not be told from an engagement that is repeated.
-        await persistently(self.publisher.publish, [*_activities(writes), *self._successions(folded)])
+        # 6. Publish activity and successions, which carry their offsets, so repeating them is harmless. This is retried here,
+        # since what is stored must not be folded again: duplicates would look like repeated engagements.
+        await apply_with_retry(self.publisher.publish, [*_activities(writes), *self._successions(folded)])
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
         latest_ms = self.latest_ms()
@@ -115,10 +116,10 @@ class EngagementFold:
         return writes, folded
 
     def _successions(self, folded: Folded) -> Iterator[Outgoing]:
-        told = folded.outcomes != Outcome.DUPLICATE
+        published = folded.outcomes != Outcome.DUPLICATE
         names = self.cache.users.items.encoded()
         for partition in np.unique(folded.partitions).tolist():
-            rows = np.flatnonzero(told & (folded.partitions == partition))
+            rows = np.flatnonzero(published & (folded.partitions == partition))
             positions, times_ms, items = folded.positions[rows], folded.times_ms[rows], folded.items[rows]
             for value in encode_successions(positions, times_ms, items, folded.before[rows], names, FRAME_ENTRIES):
                 yield Outgoing(ITEM_SUCCESSIONS, str(partition).encode(), value)
@@ -136,7 +137,7 @@ def _activities(writes: FeatureWrites) -> Iterator[Outgoing]:
     by_partition: dict[int, list[tuple[str, bytes]]] = {}
     for (partition, item_id), activity in writes.activities.items():
         by_partition.setdefault(partition, []).append((item_id, activity))
-    for partition, told in by_partition.items():
-        for start in range(0, len(told), FRAME_ENTRIES):
-            value = encode_activity_frame(told[start : start + FRAME_ENTRIES])
+    for partition, entries in by_partition.items():
+        for start in range(0, len(entries), FRAME_ENTRIES):
+            value = encode_activity_frame(entries[start : start + FRAME_ENTRIES])
             yield Outgoing(ITEM_ACTIVITY, str(partition).encode(), value)

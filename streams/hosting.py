@@ -13,7 +13,7 @@ from faust.contrib.asgi import faust_app_running
 STOP_TIMEOUT_S = 10.0
 RESTART_S = 5.0
 COLLECT_AFTER = 50_000
-"""Objects until Python looks for cycles, for `gc.set_threshold`: what is decoded dies young and has none."""
+"""For `gc.set_threshold`: collect cycles rarely, since decoded records are short-lived and have none."""
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,16 @@ async def running(app: faust.App) -> AsyncIterator[faust.App]:
 
 
 @asynccontextmanager
-async def running_aside(make: Callable[[], faust.App]) -> AsyncIterator[Callable[[], bool]]:
-    """Start an app on entry without waiting until it has joined its group, another one when it ends by itself; stop on exit.
+async def running_with_restarts(make: Callable[[], faust.App]) -> AsyncIterator[Callable[[], bool]]:
+    """Run an app in the background, replacing it with a new one whenever it ends by itself; stop it on exit.
+
+    Unlike `running` it does not wait until the app has joined its consumer group.
+
+    Args:
+        make: Returns a new app.
 
     Yields:
-        What says whether it runs.
+        A function that says whether the app is running.
     """
     app = make()
 
@@ -39,10 +44,10 @@ async def running_aside(make: Callable[[], faust.App]) -> AsyncIterator[Callable
         while True:
             try:
                 async with running(app):
-                    reason = await crashed(app)
-                log.error("%s has ended, and is started anew: %s %s", app.conf.id, type(reason).__name__, reason)
+                    reason = await wait_until_ended(app)
+                log.error("%s has ended and will be restarted: %s %s", app.conf.id, type(reason).__name__, reason)
             except Exception:
-                log.exception("%s has ended, and is started anew", app.conf.id)
+                log.exception("%s has ended and will be restarted", app.conf.id)
             await asyncio.sleep(RESTART_S)
             app = make()
 
@@ -59,15 +64,15 @@ def alive(app: faust.App) -> bool:
     return not (app.crashed or app.should_stop)
 
 
-async def crashed(app: faust.App) -> BaseException:
-    """Return the reason when the app ends by itself."""
+async def wait_until_ended(app: faust.App) -> BaseException:
+    """Wait until the app ends by itself, and return why."""
     while alive(app):
         await asyncio.sleep(0.2)
     return app.crash_reason or RuntimeError("the Faust app stopped")
 
 
 async def end_process_with(app: faust.App) -> None:
-    """Ask this process to stop when the app ends by itself, so that whoever watches over it starts it anew."""
-    reason = await crashed(app)
+    """Ask this process to stop when the app ends by itself, so that its supervisor restarts it."""
+    reason = await wait_until_ended(app)
     log.critical("%s has ended: %s %s", app.conf.id, type(reason).__name__, reason)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -20,7 +20,7 @@ class ItemIntake:
     """Applies batches of `items` records; a null value is a tombstone.
 
     Attributes:
-        latest_ms: Says after which epoch ms items published are refused now.
+        latest_ms: Returns the epoch ms after which a publication time is refused now.
     """
 
     store: FeatureStore
@@ -40,7 +40,7 @@ class ItemIntake:
         # 1. Decode. Within a batch the last record of an item counts.
         changes, letters = _decode(records, self.latest_ms())
         # 2. Leave out what is older than the catalogue's entry.
-        writes = await self._fenced(changes)
+        writes = await self._newer_only(changes)
         # 3. Store, so that engagements with these items are known from here on.
         await self.store.commit(writes)
         # 4. Embed and publish. A crash before the commit of offsets repeats this with the same result.
@@ -54,17 +54,17 @@ class ItemIntake:
         self.report.reject(letters)
 
     async def expire(self) -> None:
-        """Delete the embeddings of items whose time in the catalogue is over.
+        """Delete the embeddings of items that have expired from the catalogue.
 
         Raises:
-            RedisError, PublishFailed: the next call goes on with it.
+            RedisError, PublishFailed: the next call resumes.
         """
         async for gone in self.store.expired():
             await self.publisher.publish(tombstones(gone, self.embedder.registered))
-            back = [stored.item for stored in await self.store.items(gone) if stored is not None]
-            await self.publisher.publish(self.embedder.embed(back))  # those that were updated meanwhile
+            updated = [stored.item for stored in await self.store.items(gone) if stored is not None]
+            await self.publisher.publish(self.embedder.embed(updated))  # they were stored again meanwhile
 
-    async def _fenced(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
+    async def _newer_only(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
         writes = await self.store.begin({record.source for record, _ in changes.values()})
         current = await self.store.items(list(changes))
         for (item_id, (record, item)), stored in zip(changes.items(), current, strict=True):

@@ -11,8 +11,8 @@ from headwater.dead_letter import DeadLetter
 from headwater.names import DEAD_LETTERS, Names
 from streams.record import Outgoing
 
-PASSING = (KafkaError, ProducerSendError, NotReady, OSError)
-"""What a broker, the way to it or a producer that is starting or ending raises; anything else would be raised again."""
+TRANSIENT = (KafkaError, ProducerSendError, NotReady, OSError)
+"""Errors of the broker, the network, or a producer that is starting or stopping; others would recur, and so are not retried."""
 
 
 class PublishFailed(Exception):
@@ -48,7 +48,7 @@ class FaustPublisher:
                 for record in records
             ]
             await asyncio.gather(*sent)
-        except PASSING as error:
+        except TRANSIENT as error:
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
 
 

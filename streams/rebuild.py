@@ -1,4 +1,4 @@
-"""All item embeddings anew, for a requested index generation, and away again, of a pruned one."""
+"""Builds a requested index generation by embedding all items, and deletes the embeddings of a pruned one."""
 
 import asyncio
 import logging
@@ -14,20 +14,23 @@ from streams.embedder import Embedder, tombstones
 from streams.publisher import Publisher
 
 SILENT_MS = 10_000
+"""A builder without a heartbeat for this long is taken for dead."""
 SETTLE_S = 2.0
-CLOCKS_APART_MS = 5_000
+"""Within this time every worker has read the registry again."""
+RESCAN_MARGIN_MS = 5_000
+"""Items stored this long before a build began are embedded again at its end, since clocks of workers differ."""
 BATCH = 500
 
 log = logging.getLogger(__name__)
 
 
 class TakenOver(Exception):
-    """Another worker builds this generation now."""
+    """Another worker is building this generation now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Embeds the whole catalogue for generations that ask for it, deletes what pruned ones leave; one worker at a time.
+    """Embeds the whole catalogue for requested generations, deletes the embeddings of pruned ones; one worker per generation.
 
     Attributes:
         worker: Name of this worker, unique.
@@ -39,26 +42,28 @@ class Rebuild:
     embedder: Embedder
 
     async def run_pending(self) -> None:
-        """Build every generation that is requested, clear every one that is pruned, unless another worker is at it.
+        """Build every requested generation, and clear every pruned one, unless another worker is at work on it.
 
         Raises:
-            RedisError, PublishFailed: the worker that is at it stays so, and begins anew once it is silent for long.
+            RedisError, PublishFailed: the generation stays claimed; it is done again once its heartbeat is `SILENT_MS` old.
         """
         try:
             for generation in await asyncio.to_thread(self.embedder.generations.all):
                 if _is_free(generation):
-                    await self._carry_out(generation)
+                    await self._process(generation)
         except (UnknownGeneration, TakenOver) as ended:
             log.info("%s", ended)
 
-    async def _carry_out(self, generation: Generation) -> None:
+    async def _process(self, generation: Generation) -> None:
         version = generation.version
         refused = self.embedder.refused.get(version)
         if generation.state == "pruned":
             await self._clear(version)
         elif version in self.embedder.versions:
             await self._build(version)
-        elif refused and isinstance(refused.error, BundleRefused):  # one that is not here, another worker may have
+        elif refused and isinstance(
+            refused.error, BundleRefused
+        ):  # another worker may have a bundle that is missing here
             failed = {"state": "failed", "error": str(refused.error)}
             await asyncio.to_thread(
                 self.embedder.generations.update,
@@ -70,19 +75,19 @@ class Rebuild:
         # 1. Claim it.
         begun_s, begun_ms = time.monotonic(), now_ms()
         await self._claim(version, state="building", embedded=0)
-        # 2. Embed everything the catalogue holds. By the end every worker embeds new items for this version, too.
+        # 2. Embed the whole catalogue. Meanwhile every worker begins to embed new items for this version, too.
         total, embedded = await self.store.catalogue_size(), 0
         async for batch in self.store.catalogue(BATCH):
             await self._embed(version, batch)
             embedded += len(batch)
-            await self._tell(version, "building", embedded=embedded, items=max(total, embedded))
+            await self._update(version, "building", embedded=embedded, items=max(total, embedded))
         await asyncio.sleep(begun_s + SETTLE_S - time.monotonic())
-        # 3. Embed what was stored meanwhile, perhaps by a worker that had not loaded the bundle yet.
-        async for batch in self.store.catalogue(BATCH, begun_ms - CLOCKS_APART_MS):
+        # 3. Embed what was stored meanwhile: the worker that stored it may not have loaded the bundle yet.
+        async for batch in self.store.catalogue(BATCH, begun_ms - RESCAN_MARGIN_MS):
             await self._embed(version, batch)
-            await self._tell(version, "building")
+            await self._update(version, "building")
         # 4. Only now may it be verified.
-        await self._tell(version, "building", state="built")
+        await self._update(version, "building", state="built")
         log.info("%s: %d items embedded", version, embedded)
 
     async def _embed(self, version: str, batch: list[StoredItem]) -> None:
@@ -95,33 +100,33 @@ class Rebuild:
         # 1. Claim it, and wait until no worker embeds items for this version any more.
         await self._claim(version)
         await asyncio.sleep(SETTLE_S)
-        # 2. Tombstones for everything the catalogue holds; those of items that went before were published then.
+        # 2. Tombstones for the whole catalogue; items that left it earlier got theirs then.
         async for batch in self.store.catalogue(BATCH):
             await self.publisher.publish(tombstones([stored.item.item_id for stored in batch], [version]))
-            await self._tell(version, "pruned")
+            await self._update(version, "pruned")
         await asyncio.to_thread(self.embedder.generations.remove, version)
         log.info("%s: embeddings deleted", version)
 
     async def _claim(self, version: str, **changes: object) -> None:
         def claimed(generation: Generation) -> Generation:
             if not _is_free(generation):
-                raise TakenOver(f"{generation.version} is in the hands of {generation.builder}")
+                raise TakenOver(f"{generation.version} is being built by {generation.builder}")
             return generation.model_copy(update={**changes, "builder": self.worker, "heartbeat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, claimed)
 
-    async def _tell(self, version: str, claimed: str, **changes: object) -> None:
-        def told(generation: Generation) -> Generation:
+    async def _update(self, version: str, claimed: str, **changes: object) -> None:
+        def changed(generation: Generation) -> Generation:
             if (generation.builder, generation.state) != (self.worker, claimed):
-                raise TakenOver(f"{version} is {generation.state} now, in the hands of {generation.builder}")
+                raise TakenOver(f"{version} is {generation.state} now, claimed by {generation.builder}")
             return generation.model_copy(update={**changes, "heartbeat_ms": now_ms()})
 
-        await asyncio.to_thread(self.embedder.generations.update, version, told)
+        await asyncio.to_thread(self.embedder.generations.update, version, changed)
 
     async def _correct(self, version: str, published: list[StoredItem]) -> None:
         """Publish again what changed between reading the catalogue and publishing.
 
-        An item that changes after this look is published by the item agent, later than here.
+        An item that changes after this check is published by the item agent, and so later than here.
         """
         item_ids = [stored.item.item_id for stored in published]
         current = await self.store.items(item_ids)

@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
     @property
     def position(self) -> int:
-        """Where it stands in its partition; larger for later ones."""
+        """Its position in the partition, larger for later events; see `headwater.frames.position`."""
         return position(self.offset, self.place)
 
     def events(self) -> "list[Record]":

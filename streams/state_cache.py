@@ -1,4 +1,4 @@
-"""What a stream worker has stored, so that it need not read it again."""
+"""A cache of what a stream worker has read and stored."""
 
 import logging
 import time
@@ -11,9 +11,9 @@ from headwater.stores.protocol import SourcePartition
 from headwater.user_record import HEAD, decode_user_record
 from headwater.users import Users
 
-KEPT_S = 60.0
-"""Item activity that somebody deletes in Redis is written back for no longer than this."""
-MOST_USERS, MOST_NAMES = 50_000, 1_000_000
+MAX_AGE_S = 60.0
+"""The cache is dropped after this long, so that item activity which an operator deletes in Redis does not come back later."""
+MAX_USERS, MAX_NAMES = 50_000, 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 class StateCache:
     """A write-through cache of users and item activity.
 
-    Item activity is valid as long as the worker's claims are, since nobody else stores any for a partition that a worker has
-    claimed. Users may be stored by others, so that a commit says which records it follows. The cache starts from scratch
-    after a failed batch, with a new claim, when it is full, and every `KEPT_S`.
+    Item activity is valid as long as the worker's claims are, since no other worker stores any for a partition that this one
+    has claimed. Other workers may store users, so a commit names the records it follows, in `FeatureWrites.former`. The cache
+    starts from scratch after a failed batch, with a new claim, when it is full, and every `MAX_AGE_S`.
 
     Attributes:
         users: Rows of the users that were read or folded.
@@ -50,10 +50,10 @@ class StateCache:
         user_ids: Collection[str],
         activities: Collection[tuple[int, str]],
     ) -> None:
-        """Read users and activities that are not here yet.
+        """Read users and activities that are not cached yet.
 
         Args:
-            claims: The claims under which they will be stored.
+            claims: The fencing tokens under which they will be stored.
             user_ids: Ids of users.
             activities: (partition, item_id) of activities.
 
@@ -76,13 +76,15 @@ class StateCache:
         try:
             self.users.put(user_id, decode_user_record(record))
         except ValueError as error:
-            log.error("the record of user %s is damaged, or of another release, and taken as empty: %s", user_id, error)
+            log.error(
+                "the record of user %s is damaged or of another release, so it is taken as empty: %s", user_id, error
+            )
 
     def stored(self, writes: FeatureWrites) -> None:
         """Note what was committed."""
         self.heads.update((user_id, record[HEAD]) for user_id, record in writes.users.items())
 
     def _is_outdated(self, claims: Mapping[SourcePartition, bytes]) -> bool:
-        full = len(self.users) > MOST_USERS or len(self.users.items) + len(self.activities) > MOST_NAMES
-        lost = any(self._claims.get(source, sign) != sign for source, sign in claims.items())
-        return full or lost or time.monotonic() - self._begun_s > KEPT_S
+        full = len(self.users) > MAX_USERS or len(self.users.items) + len(self.activities) > MAX_NAMES
+        lost = any(self._claims.get(source, token) != token for source, token in claims.items())
+        return full or lost or time.monotonic() - self._begun_s > MAX_AGE_S

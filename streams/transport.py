@@ -1,11 +1,11 @@
-"""A Faust transport that hands agents what a fetch brought, a partition at a time, and fetches promptly.
+"""A Faust transport that hands agents all records of a fetched partition at once, and fetches promptly.
 
 Faust costs about 90 µs for each message that goes through it, whatever an agent does with it; here a message is all the
-records that a partition had to offer. Brokers answer a fetch as soon as there is any record; where they keep coming, the
-next fetch waits for some to come together, since a fetch for each costs broker and worker more than the records do. And
-aiokafka has one fetch at a time under way to a broker, of the partitions it holds no records of: one that comes free
-meanwhile waits for that fetch to end, which takes the whole maximum wait where the others are idle: 1.5 s in Faust, and
-there is no setting for it.
+records that a partition had to offer. Brokers answer a fetch as soon as there is any record. Where records keep
+arriving, the next fetch waits until some have collected, since a fetch for each costs broker and worker more than the
+records do. And aiokafka has one fetch at a time under way to a broker, for the partitions it has no records of. A partition
+whose records are used up meanwhile waits for that fetch to end, which takes the whole maximum wait where the others are
+idle: 1.5 s in Faust, and there is no setting for it.
 """
 
 import asyncio
@@ -47,9 +47,8 @@ class BatchConsumer(Consumer):
 
     A message's value is the list of aiokafka's records, its offset that of the last one.
 
-    While partitions are shared out anew Faust drops what is fetched, and goes back to the committed offsets. It does so
-    before a fetch under way has ended, and not at all in partitions of which nothing is committed yet; what was dropped of
-    these would be lost.
+    During a rebalance Faust drops what is fetched, and seeks back to the committed offsets. It does so before a fetch under
+    way has ended, and not at all in partitions without a committed offset; records dropped there would be lost.
     """
 
     _dropped = False
@@ -67,7 +66,7 @@ class BatchConsumer(Consumer):
         return {partition: [_joined(records)] for partition, records in fetched.items() if records}
 
     async def perform_seek(self) -> None:
-        """Go back to what is committed, and to the beginning where nothing is."""
+        """Seek to the committed offsets, and to the beginning where there is none."""
         if not self.assignment():
             return
         await super().perform_seek()

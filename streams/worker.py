@@ -1,4 +1,4 @@
-"""A stream worker: which agent reads which topic, and what it does with it."""
+"""A stream worker: which agent reads which topic, and the tasks beside them."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
 
     Args:
         settings: The installation.
-        report: Counts what is done.
+        report: Gets the counters.
         stats_file: Where to write the report as JSON, four times a second.
     """
     app = make_app(settings, settings.names.stream_group())
@@ -56,35 +56,49 @@ def make_worker(settings: Settings, report: Report, stats_file: Path | None = No
         attach(app, settings.names.topic(name), apply)
 
     @app.task
-    async def keep_generations() -> None:
-        while not app.should_stop:
-            try:
-                await embedder.refresh()
-                await rebuild.run_pending()
-                await items.expire()
-            except (RedisError, PublishFailed) as error:
-                log.warning("generations wait: %s", error)
-            await app.sleep(REFRESH_S)
+    async def maintain_generations() -> None:
+        await _maintain_generations(app, embedder, rebuild, items)
 
     @app.task
-    async def follow_register() -> None:
-        """Embed new items for new versions soon, however long this worker is busy with another one."""
-        while not app.should_stop:
-            await app.sleep(REFRESH_S)
-            try:
-                await embedder.refresh()
-            except RedisError as error:
-                log.debug("the register cannot be read: %s", error)
+    async def follow_registry() -> None:
+        await _follow_registry(app, embedder)
 
     @app.task
-    async def tell() -> None:
-        told, told_at = "", time.monotonic()
-        while not app.should_stop:
-            await app.sleep(REFRESH_S / 4)
-            if stats_file is not None:
-                await asyncio.to_thread(report.write, stats_file)
-            if time.monotonic() - told_at >= LOG_EVERY_S and report.line() != told:
-                told, told_at = report.line(), time.monotonic()
-                log.info(told)
+    async def report_progress() -> None:
+        await _report_progress(app, report, stats_file)
 
     return app
+
+
+async def _maintain_generations(app: faust.App, embedder: Embedder, rebuild: Rebuild, items: ItemIntake) -> None:
+    """Build requested generations, delete pruned ones, and delete the embeddings of expired items."""
+    while not app.should_stop:
+        try:
+            await embedder.refresh()
+            await rebuild.run_pending()
+            await items.expire()
+        except (RedisError, PublishFailed) as error:
+            log.warning("generations wait: %s", error)
+        await app.sleep(REFRESH_S)
+
+
+async def _follow_registry(app: faust.App, embedder: Embedder) -> None:
+    """Embed new items for new versions soon, even while this worker builds another generation."""
+    while not app.should_stop:
+        await app.sleep(REFRESH_S)
+        try:
+            await embedder.refresh()
+        except RedisError as error:
+            log.debug("the generation registry cannot be read: %s", error)
+
+
+async def _report_progress(app: faust.App, report: Report, stats_file: Path | None) -> None:
+    """Write the counters to the file, and log them when they have changed."""
+    logged, logged_at_s = "", time.monotonic()
+    while not app.should_stop:
+        await app.sleep(REFRESH_S / 4)
+        if stats_file is not None:
+            await asyncio.to_thread(report.write, stats_file)
+        if time.monotonic() - logged_at_s >= LOG_EVERY_S and report.line() != logged:
+            logged, logged_at_s = report.line(), time.monotonic()
+            log.info(logged)

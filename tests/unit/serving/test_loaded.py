@@ -24,7 +24,7 @@ from headwater.user_record import UserRecord
 from serving.batching import Batcher
 from serving.clock import Clock
 from serving.followed import Followed
-from serving.loaded import CLOCK_SKEW_MARGIN_MS, LoadedGenerations, ServingPair
+from serving.loaded import REQUEST_MARGIN_MS, LoadedGenerations, ServingPair
 from serving.metrics import Metrics
 from serving.retrieval import Answer, Filters, Retrieval, TopicQuery
 from serving.state import State
@@ -354,7 +354,7 @@ async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: P
     world.register.versions.append("v2")
     again = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
     start = await again.restore()
-    assert start == Start({0: 4}, REQUESTED_MS - CLOCK_SKEW_MARGIN_MS), (
+    assert start == Start({0: 4}, REQUESTED_MS - REQUEST_MARGIN_MS), (
         "one without a snapshot begins when it was requested"
     )
 

@@ -27,7 +27,7 @@ async def test_an_app_that_runs_aside_is_started_anew_when_it_ends(monkeypatch: 
 
     monkeypatch.setattr(hosting, "running", running)
     monkeypatch.setattr(hosting, "RESTART_S", 0.0)
-    async with hosting.running_aside(make) as is_alive:
+    async with hosting.running_with_restarts(make) as is_alive:
         assert await started.get() is apps[0]
         assert is_alive()
         apps[0].crashed = True

@@ -17,7 +17,7 @@ from headwater.names import DEAD_LETTERS, ITEM_ACTIVITY, ITEM_EMBEDDINGS, ITEM_S
 from headwater.stores import FeatureWrites, MemoryFeatureStore
 from headwater.stores.protocol import StaleWrites, StoredItem
 from headwater.successions import decode_successions
-from streams.batches import persistently
+from streams.batches import apply_with_retry
 from streams.embedder import Embedder
 from streams.engagements import EngagementFold
 from streams.items import ItemIntake
@@ -129,7 +129,7 @@ async def test_a_user_whose_engagements_stand_in_two_partitions_loses_none() -> 
     workers = [EngagementFold(store, Published(), Report(), lambda: NOW_MS + 10_000) for _ in range(2)]
     for offset in range(10):
         record = engaged(offset, "i")._replace(partition=offset % 2)
-        await persistently(workers[offset % 2].apply, [record])
+        await apply_with_retry(workers[offset % 2].apply, [record])
     (user,) = await store.users(["u"])
     assert user is not None
     assert user.state.engagements == 10

@@ -63,7 +63,7 @@ async def test_a_generation_that_is_pruned_while_it_is_built_stays_so(
 ) -> None:
     monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
     published = Published()
-    building = asyncio.create_task((await worker(generations, published))._carry_out(generations.get("v1")))
+    building = asyncio.create_task((await worker(generations, published))._process(generations.get("v1")))
     await published.begun.wait()
     assert generations.prune("v1")
     published.may_go_on.set()
@@ -81,7 +81,7 @@ async def test_what_another_worker_stored_before_it_had_the_bundle_is_embedded_a
     builder = await worker(generations, published)
     stored: Any = builder.store
     stored._stored_ms = dict.fromkeys(stored._stored_ms, 0)
-    building = asyncio.create_task(builder._carry_out(generations.get("v1")))
+    building = asyncio.create_task(builder._process(generations.get("v1")))
     await published.begun.wait()
     late = StoredItem(Item(item_id="late", topics=("t",), published_at=10**12))
     await builder.store.commit(FeatureWrites(items={"late": late}))
@@ -96,12 +96,12 @@ async def test_whoever_refuses_a_bundle_that_another_one_builds_says_nothing(
 ) -> None:
     monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
     published, as_requested = Published(), generations.get("v1")
-    building = asyncio.create_task((await worker(generations, published))._carry_out(as_requested))
+    building = asyncio.create_task((await worker(generations, published))._process(as_requested))
     await published.begun.wait()
     other = await worker(generations, Published())
     other.embedder._bundles.clear()
     other.embedder.refused = {"v1": Refusal(BundleRefused("v1: cannot be read"), 0.0)}
-    await other._carry_out(as_requested)
+    await other._process(as_requested)
     published.may_go_on.set()
     await building
     assert generations.get("v1").state == "built"

@@ -62,7 +62,7 @@ async def test_a_new_claim_reads_what_another_worker_stored() -> None:
     assert mine.users.record("u").state.engagements == 5
 
 
-@pytest.mark.parametrize("limit", ["KEPT_S", "MOST_USERS", "MOST_NAMES"])
+@pytest.mark.parametrize("limit", ["MAX_AGE_S", "MAX_USERS", "MAX_NAMES"])
 async def test_it_starts_from_scratch_when_it_is_old_or_full(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Counting()
     cache = StateCache(store)
