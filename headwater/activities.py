@@ -19,7 +19,7 @@ ACTIVITY = np.dtype(
         ("counts", "<f8", WINDOWS),
     ]
 )
-"""A row is what `encode_activity` makes of it."""
+"""The bytes of a row are those that `encode_activity` returns."""
 FIRST_ROOM = 64
 
 Ints = npt.NDArray[np.int64]
@@ -50,18 +50,18 @@ class Activities:
         self._states[row] = FORMAT, as_of_ms, first_ms, total, offset, counts
 
     def count(self, rows: Ints, times_ms: Ints, offsets: Ints, outcomes: Ints) -> None:
-        """Count engagements, one after the other, where they were applied to the user.
+        """Count the engagements whose outcome is APPLIED, in order.
 
         Args:
-            rows: (N,) what was engaged with.
+            rows: (N,) rows of the activities to count in.
             times_ms: (N,) epoch ms.
-            offsets: (N,) in the partition; one that is applied already changes nothing.
+            offsets: (N,) positions in the partition; one that is applied already changes nothing.
             outcomes: (N,) of `Outcome`.
         """
         _count(self._states, rows, times_ms, offsets, outcomes)
 
     def encoded(self, rows: Sequence[int]) -> list[bytes]:
-        """Return activities as they are kept in Redis and told in `item-activity`, empty where nothing was counted."""
+        """Return activities as stored in Redis and published in `item-activity`; empty bytes where nothing was counted."""
         states = self._states[rows]
         data, size = states.tobytes(), ACTIVITY.itemsize
         return [data[n * size : (n + 1) * size] if total else b"" for n, total in enumerate(states["total"].tolist())]

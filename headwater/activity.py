@@ -11,7 +11,7 @@ from headwater.events import MAX_EPOCH_MS
 HALF_LIVES_MS = (2 * MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS)
 WINDOWS = len(HALF_LIVES_MS)
 NO_ENGAGEMENT_MS = 2**60
-"""The first engagement of an item without one: yet to come, and `min` gives way to any other."""
+"""`first_ms` of an item without engagements: larger than any time, so `min` with one returns that."""
 FORMAT = 2
 _RECORD = struct.Struct(f"<Bqqqq{WINDOWS}d")
 _NONE = (0.0,) * WINDOWS

@@ -151,7 +151,7 @@ def read_manifest(path: Path) -> Manifest:
 def _check_files(path: Path, manifest: Manifest) -> None:
     if manifest.feature_schema != FEATURE_SCHEMA_HASH:
         raise BundleRefused(
-            f"{path.name}: feature schema {manifest.feature_schema}, this release encodes {FEATURE_SCHEMA_HASH}; train anew"
+            f"{path.name}: feature schema {manifest.feature_schema}, this release encodes {FEATURE_SCHEMA_HASH}; train again"
         )
     for name in FILES:
         if not (path / name).is_file():
@@ -166,7 +166,7 @@ def publish_bundle(staging: Path, repository: Path, manifest: Manifest) -> Path:
     Returns:
         The bundle's directory in the model repository.
     """
-    # 1. Complete the manifest. 2. Make every byte durable. 3. Rename: only now can a reader see it, whoever it is.
+    # 1. Complete the manifest. 2. Make every byte durable. 3. Rename: only now can any reader see it.
     complete = manifest.model_copy(update={"files": {name: digest(staging / name) for name in FILES}})
     (staging / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2), encoding="utf-8")
     staging.chmod(READABLE)

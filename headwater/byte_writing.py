@@ -7,7 +7,7 @@ from numba import njit, types
 
 @njit(types.int64(types.uint8[::1], types.int64, types.int64, types.int64), cache=True, nogil=True)
 def put_int(out: npt.NDArray[np.uint8], at: int, value: int, length: int) -> int:
-    """Write the lowest `length` bytes of an integer, the lowest first, and return where the next byte goes."""
+    """Write the lowest `length` bytes of an integer, little-endian, and return the position after them."""
     for place in range(length):
         out[at + place] = value >> (8 * place) & 0xFF
     return at + length

@@ -87,7 +87,7 @@ class DeadLetter:
 
     @property
     def origin(self) -> bytes:
-        """Where the record stood first, however often it was replayed."""
+        """The original position of the record, however often it was replayed."""
         here = f"{self.topic}/{self.partition}@{self.offset}#{self.place}".encode()
         return dict(self.original).get(HEADER_REPLAYED, here)
 

@@ -29,7 +29,7 @@ def _announce(address: str) -> None:
 
 
 def run_broker() -> None:
-    """Run the mock broker with all topics until told to stop; its address is the first line printed."""
+    """Run the mock broker with all topics until a signal stops it; its address is the first line printed."""
     from confluent_kafka import Producer
 
     names = read_settings().names
@@ -42,7 +42,7 @@ def run_broker() -> None:
 
 
 def run_redis() -> None:
-    """Run fakeredis on a free port until told to stop; its URL is the first line printed."""
+    """Run fakeredis on a free port until a signal stops it; its URL is the first line printed."""
     from fakeredis import TcpFakeServer
 
     server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")

@@ -1,7 +1,7 @@
-"""The one fold: what is known of users as a function of their engagements, compiled.
+"""The one fold: user state as a function of engagements, compiled.
 
 The stream, the trainer (over the log, point in time) and the tests all call `fold`, so serving and training cannot drift
-apart. It knows users as rows, and items and topics as numbers; see `headwater.users` for their names.
+apart. Here users are rows, and items and topics are numbers; `headwater.users` maps them to ids and names.
 """
 
 import math
@@ -16,18 +16,18 @@ from headwater.user_state import HISTORY_LENGTH, RECENT_EVENTS, TOPIC_HALF_LIFE_
 
 USER = np.dtype(
     [
-        ("engagements", "i8"),  # ever folded
-        ("past", "i8"),  # how many of these are filled, oldest first by time of occurrence
+        ("engagements", "i8"),  # number folded so far
+        ("past", "i8"),  # filled places of the two below, oldest occurrence first
         ("items", "i4", HISTORY_LENGTH),
         ("times_ms", "i8", HISTORY_LENGTH),
-        ("counted", "i8"),  # how many of these are filled, the one counted longest ago first
+        ("counted", "i8"),  # filled places of the three below, the topic counted longest ago first
         ("topics", "i4", TOPIC_LIMIT),
         ("weights", "f8", TOPIC_LIMIT),
         ("as_of_ms", "i8", TOPIC_LIMIT),
-        ("seen", "i8"),  # how many of these are filled, oldest first
-        ("events", "i8", RECENT_EVENTS),
-        ("partition", "i8"),  # of the newest applied Kafka record, and its position there
-        ("position", "i8"),
+        ("seen", "i8"),  # filled places of the one below, oldest first
+        ("events", "i8", RECENT_EVENTS),  # hashes of event ids
+        ("partition", "i8"),  # of the newest applied Kafka record
+        ("position", "i8"),  # of that record in the partition
     ],
     align=True,
 )
@@ -40,7 +40,7 @@ Rows = npt.NDArray[np.void]
 class Outcome(IntEnum):
     """What became of one engagement.
 
-    DUPLICATE: another record carried the same event id. REPEATED: Kafka delivered an offset again that is applied already.
+    DUPLICATE: another record had the same event id. REPEATED: Kafka delivered an applied offset again.
     """
 
     APPLIED = 0
@@ -60,7 +60,7 @@ def _decayed(weight: float, as_of_ms: int, now_ms: int) -> float:
 
 @njit(types.void(_USERS, _INT, _INT, _INT), cache=True, nogil=True)
 def _remember(users: Rows, row: int, item: int, at_ms: int) -> None:
-    """Put an engagement into its place by time of occurrence; of a full history the oldest one goes."""
+    """Insert an engagement by time of occurrence; a full history loses its oldest one."""
     user = users[row]
     items, times_ms, place = user.items, user.times_ms, user.past
     while place and times_ms[place - 1] > at_ms:
@@ -79,7 +79,7 @@ def _remember(users: Rows, row: int, item: int, at_ms: int) -> None:
 
 @njit(types.int64(_INT, _INT, _INTS, _WEIGHTS, _INTS), cache=True, nogil=True)
 def _without(place: int, count: int, topics: Ints, weights: npt.NDArray[np.float64], as_of_ms: Ints) -> int:
-    """Remove one of `count` counters and return how many are left."""
+    """Remove one of `count` topic counters and return how many are left."""
     for later in range(place, count - 1):
         topics[later], weights[later], as_of_ms[later] = topics[later + 1], weights[later + 1], as_of_ms[later + 1]
     return count - 1
@@ -89,7 +89,7 @@ def _without(place: int, count: int, topics: Ints, weights: npt.NDArray[np.float
 def _count(
     users: Rows, row: int, carried: Ints, at_ms: int, topics: Ints, weights: npt.NDArray[np.float64], as_of_ms: Ints
 ) -> None:
-    """Count the topics that an item carries; the last three arguments are room for these beside a user's counters."""
+    """Count the topics that an item carries; the last three arguments are scratch space for a user's counters and these."""
     user = users[row]
     count = user.counted
     for place in range(count):
@@ -106,7 +106,7 @@ def _count(
         count += 1
     while count > TOPIC_LIMIT:
         now_ms, lightest = as_of_ms[:count].max(), 0
-        for place in range(count):  # of equals the one counted longest ago goes
+        for place in range(count):  # among equals the one counted longest ago is removed
             if _decayed(weights[place], as_of_ms[place], now_ms) < _decayed(
                 weights[lightest], as_of_ms[lightest], now_ms
             ):
@@ -119,7 +119,7 @@ def _count(
 
 @njit(types.boolean(_USERS, _INT, _INT), cache=True, nogil=True)
 def _is_new(users: Rows, row: int, event: int) -> bool:
-    """Say whether an event is none of those seen lately, and note it."""
+    """Return whether an event is not among the last ones seen, and remember it if so."""
     user = users[row]
     for place in range(user.seen):
         if user.events[place] == event:
@@ -135,7 +135,7 @@ def _is_new(users: Rows, row: int, event: int) -> bool:
 
 @njit(types.void(_USERS, _INT, _INT, _INT, _INTS), cache=True, nogil=True)
 def _precede(users: Rows, row: int, item: int, at_ms: int, before: Ints) -> None:
-    """Write what a user engaged with before a folded engagement, newest first; nothing where that is forgotten."""
+    """Write the items that precede a folded engagement in its user's history, newest first; none if it is no longer in there."""
     user = users[row]
     place = user.past - 1
     while place > 0 and (user.items[place] != item or user.times_ms[place] != at_ms):
@@ -162,16 +162,17 @@ def fold(
     """Fold engagements into users, one after the other; late ones take their place by time of occurrence.
 
     Args:
-        users: All of `USER`, changed in place.
-        rows: (N,) whose engagement it is.
+        users: Rows of `USER`, changed in place.
+        rows: (N,) row of the user who engaged.
         items: (N,) item numbers.
         times_ms: (N,) epoch ms of occurrence.
         events: (N,) hashes of event ids.
-        partitions, positions: (N,) where they stood in the log.
-        topics: Topic numbers of all N items, those of the n-th from `topic_begins[n]` to `topic_begins[n + 1]`.
-        outcomes: (N,) is written: `Outcome`.
-        before: (N, DEPTH) zeros; gets the items that the user engaged with before that, newest first.
-        earlier: (N,) of `USER` gets the user as it was before each applied engagement, one after the other; or (0,).
+        partitions, positions: (N,) position in the log.
+        topics: Topic numbers of all N items, one item after the other.
+        topic_begins: (N + 1,) those of the n-th item are `topics[topic_begins[n] : topic_begins[n + 1]]`.
+        outcomes: (N,) gets an `Outcome` each.
+        before: (N, DEPTH) zeros; gets the items that the user engaged with just before, newest first.
+        earlier: (N,) of `USER`, gets the user's row as it was before each applied engagement, compactly; (0,) if not wanted.
     """
     most = TOPIC_LIMIT + np.diff(topic_begins).max() if len(rows) else 0
     room, applied = (np.empty(most, np.int64), np.empty(most, np.float64), np.empty(most, np.int64)), 0

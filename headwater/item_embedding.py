@@ -1,4 +1,4 @@
-"""Item embeddings on the wire: topic `item-embeddings`, one record an item and bundle version."""
+"""Item embeddings on the wire: topic `item-embeddings`, one record per item and bundle version."""
 
 import json
 import struct

@@ -73,11 +73,11 @@ class EngagementProducer:
         self._framer.start()
 
     def send(self, engagement: Engagement | Mapping[str, Any]) -> None:
-        """Append an engagement; what becomes of it `flush` tells.
+        """Append an engagement; `flush` reports whether it was acknowledged.
 
         Raises:
             InvalidEvent: it does not validate, or is too large; nothing was sent.
-            DeliveryFailed: Kafka does not tell the topic's partitions, or the producer is closed; nothing was sent.
+            DeliveryFailed: the topic's partitions cannot be read from Kafka, or the producer is closed; nothing was sent.
         """
         event = validated(Engagement, engagement)
         key, value = event.user_id.encode(), encoded(event)

@@ -1,4 +1,4 @@
-"""Successions as Kafka records, compiled: a worker tells one of every engagement. See `headwater.successions`."""
+"""Successions as Kafka records, compiled: a worker publishes one for every engagement. See `headwater.successions`."""
 
 from itertools import pairwise
 
@@ -20,15 +20,15 @@ _INT, _INTS, _HISTORIES, _BYTES = types.int64, types.int64[::1], types.int64[:, 
 def encode_successions(
     offsets: Ints, times_ms: Ints, items: Ints, before: Ints, names: EncodedTexts, at_most: int
 ) -> list[bytes]:
-    """Return records of `item-successions` (key: the partition) of N successions, each of as many at most.
+    """Return the values of `item-successions` records (key: the partition) for N successions, `at_most` in each.
 
     Args:
         offsets: (N,) of the engagements in their partition, ascending.
         times_ms: (N,) epoch ms.
         items: (N,) item numbers.
         before: (N, DEPTH) item numbers, newest first, 0 after the last.
-        names: The names of the item numbers.
-        at_most: How many are in one record.
+        names: Item ids by number.
+        at_most: Successions per record.
     """
     ends = np.zeros(len(items) + 1, np.int64)
     _measure(items, before, names.begins, ends)
@@ -40,7 +40,7 @@ def encode_successions(
 
 @njit(types.void(_INTS, _HISTORIES, _INTS, _INTS), cache=True, nogil=True)
 def _measure(items: Ints, before: Ints, begins: Ints, ends: Ints) -> None:
-    """Write where each succession ends."""
+    """Write into `ends` where each succession ends in the output."""
     for n in range(len(items)):
         length = _ENTRY_BYTES + _LENGTH_BYTES + begins[items[n] + 1] - begins[items[n]]
         for item in before[n]:

@@ -6,16 +6,16 @@ from typing import NamedTuple
 from headwater.covisit_features import DEPTH
 
 ENTRY = struct.Struct("<qqB")
-"""Offset, time, how many names of items before follow the item's own."""
+"""Offset, time, number of preceding items whose ids follow the item's own."""
 LENGTH = struct.Struct("<H")
-"""Of a name, before it."""
+"""Length of an id, written before it."""
 
 
 class Succession(NamedTuple):
     """One engagement as it stood in its Kafka partition.
 
     Attributes:
-        offset: Of the engagement; whoever counts successions skips what is not newer than the last one counted.
+        offset: Of the engagement; one that is not newer than the last one counted is skipped.
         before: Up to `DEPTH` items, newest first.
     """
 

@@ -24,8 +24,10 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
 
-_HEADER_BYTES, _SEPARATOR, _NEWLINE, _ZERO = HEADER.size, 10, 10, 48
-"""Between digits stands a nibble that is none; between other texts a line feed."""
+_HEADER_BYTES = HEADER.size
+_SEPARATOR = 0xA
+"""The nibble between texts of digits."""
+_NEWLINE, _ZERO = b"\n0"
 _WEIGHT_BYTES, _LATER_BYTES = 8, 4
 _USERS, _INT, _INTS, _BYTES = types.Array(from_dtype(USER), 1, "C"), types.int64, types.int64[::1], types.uint8[::1]
 _TEXTS = _BYTES, _INTS, types.boolean[::1]
@@ -34,12 +36,12 @@ _TEXTS = _BYTES, _INTS, types.boolean[::1]
 def encode_user_records(
     users: npt.NDArray[np.void], rows: Ints, items: EncodedTexts, topics: EncodedTexts
 ) -> list[bytes]:
-    """Return the records of users, in a compact binary form: below 900 bytes for 50 engagements with items named by numbers.
+    """Return users' records in a compact binary form: under 900 bytes for 50 engagements with numeric item ids.
 
     Args:
-        users: All of `USER`.
-        rows: (N,) which of them.
-        items, topics: The names of item and topic numbers.
+        users: Rows of `USER`.
+        rows: (N,) rows to encode.
+        items, topics: Item ids and topic names by number.
     """
     out = np.empty(_room(users, rows, items.begins, topics.begins), np.uint8)
     ends = np.zeros(len(rows) + 1, np.int64)
@@ -85,7 +87,7 @@ def _put_texts(out: Bytes, at: int, numbers: Numbers, count: int, data: Bytes, b
 
 @njit(cache=True, nogil=True)
 def _put_digits(out: Bytes, at: int, numbers: Numbers, count: int, data: Bytes, begins: Ints) -> int:
-    """Write texts of digits as nibbles; where their number is odd a separator fills the last byte."""
+    """Write texts of digits as nibbles; a separator fills the last byte if their number is odd."""
     half = False
     for place in range(count):
         begin, end = begins[numbers[place]], begins[numbers[place] + 1]
@@ -121,17 +123,17 @@ def _encode(
     weight_bytes = weight.view(np.uint8)
     for n in range(len(rows)):
         user = users[rows[n]]
-        head, form, earliest_ms, latest_ms = at, FORMAT, 2**62, 0
+        head, flags, earliest_ms, latest_ms = at, FORMAT, 2**62, 0
         at += _HEADER_BYTES
         ids = at
         if _are_digits(user.items, user.past, item_digits):
-            form |= DIGIT_IDS
+            flags |= DIGIT_IDS
             at = _put_digits(out, at, user.items, user.past, item_data, item_begins)
         else:
             at = _put_texts(out, at, user.items, user.past, item_data, item_begins)
         names = at
         if _are_digits(user.topics, user.counted, topic_digits):
-            form |= DIGIT_TOPICS
+            flags |= DIGIT_TOPICS
             at = _put_digits(out, at, user.topics, user.counted, topic_data, topic_begins)
         else:
             at = _put_texts(out, at, user.topics, user.counted, topic_data, topic_begins)
@@ -143,7 +145,7 @@ def _encode(
             earliest_ms, latest_ms = min(earliest_ms, user.as_of_ms[place]), max(latest_ms, user.as_of_ms[place])
         length, base = TIME_BYTES, 0
         if user.past + user.counted and latest_ms - earliest_ms < NEAR_MS:
-            form |= NEAR_TIMES
+            flags |= NEAR_TIMES
             at = put_int(out, at, earliest_ms, TIME_BYTES)
             length, base = _LATER_BYTES, earliest_ms
         for place in range(user.past):
@@ -158,7 +160,7 @@ def _encode(
         for place in range(user.seen):
             at = put_int(out, at, user.events[place], EVENT_HASH_BYTES)
         ends[n + 1] = at
-        head = put_int(out, head, form, 1)
+        head = put_int(out, head, flags, 1)
         head = put_int(out, head, user.partition, 4)
         head = put_int(out, head, user.position, 8)
         head = put_int(out, head, user.engagements, 4)

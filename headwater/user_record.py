@@ -1,4 +1,4 @@
-"""A user's record in Redis: the state, and what has been applied to it so far. Its encoding is `user_encoding`."""
+"""A user's record in Redis: the state, and what has been applied to it so far; `user_encoding` encodes it."""
 
 import struct
 from hashlib import blake2b
@@ -10,15 +10,15 @@ from headwater.user_state import EMPTY, HISTORY_LENGTH, RECENT_EVENTS, TOPIC_LIM
 
 FORMAT = 1
 DIGIT_IDS, DIGIT_TOPICS, NEAR_TIMES = 2, 4, 8
-"""Beside the format: parts that are kept in a shorter form."""
-_FORMS = DIGIT_IDS | DIGIT_TOPICS | NEAR_TIMES
+"""Flags in the format byte: item ids or topics are digits only, and times lie within `NEAR_MS`, so these are stored shorter."""
+_FLAGS = DIGIT_IDS | DIGIT_TOPICS | NEAR_TIMES
 NEAR_MS = 2**32
 EVENT_HASH_BYTES = 6
 TIME_BYTES = 6
 HEADER = struct.Struct("<BiqIHHHII")
-"""Format, partition, offset, engagements; how many past items, topics and events there are; bytes of item ids and of topics."""
+"""Format and flags, partition, offset, engagements; numbers of past items, topics and events; bytes of item ids and of topics."""
 HEAD = slice(1, 13)
-"""Of a record: partition and offset, which tell it from those of the same user before and after it."""
+"""Partition and offset within an encoded record, which differ between successive records of a user."""
 
 
 class UserRecord(NamedTuple):
@@ -37,7 +37,7 @@ class UserRecord(NamedTuple):
 
 
 def event_hash(event_id: str) -> bytes:
-    """Return the hash by which duplicates are found."""
+    """Return the hash by which duplicate events are recognised."""
     return blake2b(event_id.encode(), digest_size=EVENT_HASH_BYTES).digest()
 
 
@@ -45,21 +45,21 @@ def decode_user_record(data: bytes) -> UserRecord:
     """Return the record in `data`.
 
     Raises:
-        ValueError: the bytes are of another format, or not all are there.
+        ValueError: the bytes have another format, or some are missing.
     """
-    if len(data) < HEADER.size or data[0] & ~_FORMS != FORMAT:
+    if len(data) < HEADER.size or data[0] & ~_FLAGS != FORMAT:
         raise ValueError("not a user record of this format")
-    form, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = HEADER.unpack_from(data)
-    near, n_times = bool(form & NEAR_TIMES), n_history + n_topics
+    flags, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = HEADER.unpack_from(data)
+    near, n_times = bool(flags & NEAR_TIMES), n_history + n_topics
     times_bytes = TIME_BYTES + 4 * n_times if near else TIME_BYTES * n_times
     if len(data) != HEADER.size + n_ids + n_names + times_bytes + 8 * n_topics + EVENT_HASH_BYTES * n_events:
         raise ValueError("not a whole user record")
     if n_history > HISTORY_LENGTH or n_topics > TOPIC_LIMIT or n_events > RECENT_EVENTS:
-        raise ValueError("a user record of more than one has")
+        raise ValueError("a user record with more entries than a user can have")
     at = HEADER.size
-    ids = _texts(data[at : at + n_ids], n_history, digits=bool(form & DIGIT_IDS))
+    ids = _texts(data[at : at + n_ids], n_history, digits=bool(flags & DIGIT_IDS))
     at += n_ids
-    names = _texts(data[at : at + n_names], n_topics, digits=bool(form & DIGIT_TOPICS))
+    names = _texts(data[at : at + n_names], n_topics, digits=bool(flags & DIGIT_TOPICS))
     at += n_names
     if (len(ids), len(names)) != (n_history, n_topics):
         raise ValueError("a user record with more or fewer texts than it says")
@@ -77,14 +77,14 @@ def decode_user_record(data: bytes) -> UserRecord:
 
 
 def _texts(data: bytes, count: int, *, digits: bool) -> tuple[str, ...]:
-    """Return texts that stand one after the other; digits are a nibble each, as is what parts them."""
+    """Return `count` texts: lines, or, where all are digits, a nibble per digit and `a` between texts."""
     if not count:
         return ()
     return tuple(data.hex().split("a")[:count] if digits else data.decode().split("\n"))
 
 
 def _times(data: bytes, at: int, count: int, *, near: bool) -> tuple[int, ...]:
-    """Return times that stand one after the other; near ones as the earliest, and by how much each is later."""
+    """Return `count` times, each of `TIME_BYTES`; near ones are the earliest of them, then 4 bytes each of how much later."""
     if near:
         earliest_ms = int.from_bytes(data[at : at + TIME_BYTES], "little")
         later = struct.unpack_from(f"<{count}I", data, at + TIME_BYTES)

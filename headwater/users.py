@@ -1,4 +1,4 @@
-"""Users as rows for the compiled fold, and the names of what the rows number."""
+"""Users as rows for the compiled fold, and the ids and names behind the numbers in them."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
@@ -15,12 +15,12 @@ from headwater.user_encoding import encode_user_records
 from headwater.user_record import EVENT_HASH_BYTES, UserRecord, decode_user_record, event_hash
 
 FIRST_ROOM = 64
-NOBODY = np.zeros((), USER)
-NOBODY["partition"] = NOBODY["position"] = -1
+NEW_USER = np.zeros((), USER)
+NEW_USER["partition"] = NEW_USER["position"] = -1
 
 
 class Placed(NamedTuple):
-    """An engagement, the topics that its item carries, and where it stands in the log."""
+    """An engagement, the topics that its item carries, and its position in the log."""
 
     engagement: Engagement
     topics: tuple[str, ...]
@@ -34,11 +34,10 @@ class Folded(NamedTuple):
     Attributes:
         rows: (N,) their users' rows.
         items: (N,) numbers in `Users.items`.
-        times_ms, partitions, positions: (N,) when they occurred, and where they stand in the log.
+        times_ms, partitions, positions: (N,) when they occurred, and their positions in the log.
         outcomes: (N,) of `headwater.fold.Outcome`.
-        before: (N, DEPTH) what each user engaged with before that, newest first, as numbers in `Users.items`; 0 where
-            there is no more.
-        earlier: The users as they were before each applied engagement, of `USER`, where that was asked for.
+        before: (N, DEPTH) numbers in `Users.items` of what each user engaged with just before, newest first; 0 after the last.
+        earlier: (N,) of `USER`: the users' rows before each applied engagement, compactly; (0,) unless asked for.
     """
 
     rows: Ints
@@ -52,12 +51,12 @@ class Folded(NamedTuple):
 
 
 class Users:
-    """What is known of users.
+    """The state of users, as rows that the compiled fold changes.
 
     Attributes:
         rows: user_id to row.
-        states: Of `USER`, with room after the last row.
-        items, topics: The names of the numbers in the rows.
+        states: Rows of `USER`, with room after the last one.
+        items, topics: Ids of items and names of topics by the numbers in the rows.
     """
 
     def __init__(self) -> None:
@@ -69,25 +68,25 @@ class Users:
         return len(self.rows)
 
     def newest_ms(self) -> list[int]:
-        """Return when each user engaged last, epoch ms; 0 for one who never did."""
+        """Return when each user engaged last, epoch ms; 0 for a user without engagements."""
         states = self.states[: len(self)]
         newest = np.take_along_axis(states["times_ms"], np.maximum(states["past"] - 1, 0)[:, None], axis=1)[:, 0]
         found: list[int] = newest.tolist()
         return found
 
     def clear(self) -> None:
-        """Forget everything, and keep the room."""
+        """Forget all users, but keep the allocated rows."""
         self.rows.clear()
         self.items, self.topics = Texts(), Texts()
 
     def row(self, user_id: str) -> int:
-        """Return a user's row, a fresh one where nothing is known."""
+        """Return a user's row, a new one for an unknown user."""
         row = self.rows.get(user_id)
         if row is None:
             row = self.rows[user_id] = len(self.rows)
             if row == len(self.states):
                 self.states = np.concatenate((self.states, np.empty(max(row, FIRST_ROOM), USER)))
-            self.states[row] = NOBODY
+            self.states[row] = NEW_USER
         return row
 
     def fold(self, log: Sequence[Placed], *, keep_earlier: bool = False) -> Folded:
@@ -95,7 +94,7 @@ class Users:
 
         Args:
             log: N engagements.
-            keep_earlier: Return each user's row as it was before the engagement, too.
+            keep_earlier: Also return each user's row as it was before each applied engagement.
         """
         engagements = [each.engagement for each in log]
         carried = [self.topics.numbers(each.topics) for each in log]
@@ -123,11 +122,11 @@ class Users:
         return encode_user_records(self.states, _ints(rows), self.items.encoded(), self.topics.encoded())
 
     def record(self, user_id: str) -> UserRecord:
-        """Return a user's record, an empty one where nothing is known."""
+        """Return a user's record, an empty one for an unknown user."""
         return decode_user_record(self.encoded([self.rows[user_id]])[0]) if user_id in self.rows else UserRecord()
 
     def put(self, user_id: str, record: UserRecord) -> None:
-        """Set what is known of a user."""
+        """Set a user's row from a record."""
         row, (state, partition, offset, recent_events) = self.row(user_id), record
         user, past, counted = self.states[row], len(state.item_ids), len(state.topics.topics)
         user["engagements"], user["partition"], user["position"] = state.engagements, partition, offset
@@ -140,7 +139,7 @@ class Users:
         user["events"][: len(events)] = np.pad(events, ((0, 0), (0, 8 - EVENT_HASH_BYTES))).view("<i8").ravel()
 
     def kept(self, user_ids: Iterable[str]) -> "Users":
-        """Return some of the users, and the names of what is known of these alone."""
+        """Return a copy of some users, with only the ids and names that occur in their rows."""
         users = Users()
         users.rows = {user_id: row for row, user_id in enumerate(user_ids)}
         users.states = self.states[[self.rows[user_id] for user_id in users.rows]]
@@ -150,7 +149,7 @@ class Users:
 
 
 def _renumbered(numbers: npt.NDArray[np.int32], texts: Texts) -> Texts:
-    """Return the texts that are named, and put their new numbers into place; 0 stays."""
+    """Return the texts whose numbers occur, and replace the numbers by the new ones; 0 stays 0."""
     fresh, used = Texts(), np.unique(numbers)
     fresh_numbers = np.zeros(len(texts) + 1, np.int32)
     fresh_numbers[used] = [fresh.number(texts.texts[number]) if number else 0 for number in used.tolist()]

@@ -43,6 +43,14 @@ class Metrics:
         self.query_seconds.observe(seconds)
         self.recent_seconds.append(seconds)
 
+    def answered_queries(self) -> float:
+        """Return the number of users answered."""
+        return self.registry.get_sample_value(f"{names.METRIC_QUERIES}_total", {"outcome": "answered"}) or 0.0
+
+    def refused_queries(self) -> float:
+        """Return the number of queries refused because of overload."""
+        return self.registry.get_sample_value(f"{names.METRIC_REFUSED}_total") or 0.0
+
     def recent_latency_ms(self, share: float) -> float | None:
         """Return the latency that `share` of the last queries stayed below, None before the first."""
         if not self.recent_seconds:

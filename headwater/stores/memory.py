@@ -52,8 +52,8 @@ class MemoryFeatureStore:
         return writes
 
     async def commit(self, writes: FeatureWrites) -> None:
-        if any(self._claims.get(source) != sign for source, sign in writes.claims.items()):
-            raise StaleWrites("another batch of the same partition was begun meanwhile")
+        if any(self._claims.get(source) != token for source, token in writes.claims.items()):
+            raise StaleWrites("another batch of the same partition was started meanwhile")
         if any(self._users.get(user_id, b"")[HEAD] != head for user_id, head in writes.former.items()):
             raise StaleWrites("one of the users was stored meanwhile")
         self._users.update(writes.users)

@@ -1,4 +1,4 @@
-"""What every feature store offers; one contract suite holds all implementations to it."""
+"""What every feature store offers; one contract suite tests all implementations."""
 
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -10,13 +10,13 @@ from headwater.delivered import Delivered
 from headwater.events import Item
 from headwater.user_record import UserRecord
 
-CLAIM_BYTES = 12
+TOKEN_BYTES = 12
 SourcePartition = tuple[str, int]
 """A Kafka topic, with its namespace, and a partition of it."""
 
 
 class StaleWrites(Exception):
-    """Another worker has stored something, or begun to, since this one read; the batch must be applied again."""
+    """Since this worker read, another one has claimed one of its partitions or stored one of its users; apply the batch again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class FeatureWrites:
         activities: (partition, item_id) to activity, encoded.
         items: item_id to catalogue entry, None to delete it.
         delivered: user_id to what was delivered.
-        claims: Where the records come from, to the sign under which a worker has claimed it, see `FeatureStore.begin`.
+        claims: Each partition the records come from, to the fencing token under which it is claimed; see `FeatureStore.begin`.
     """
 
     users: dict[str, bytes] = field(default_factory=dict)
@@ -50,8 +50,8 @@ class FeatureWrites:
 
 
 def claimed(sources: Collection[SourcePartition]) -> FeatureWrites:
-    """Return writes that claim partitions under a sign of their own."""
-    return FeatureWrites(claims=dict.fromkeys(sources, secrets.token_bytes(CLAIM_BYTES)))
+    """Return writes that claim partitions under a new fencing token."""
+    return FeatureWrites(claims=dict.fromkeys(sources, secrets.token_bytes(TOKEN_BYTES)))
 
 
 class FeatureStore(Protocol):
@@ -84,9 +84,9 @@ class FeatureStore(Protocol):
         ...
 
     async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
-        """Claim partitions for one batch, before anything that it changes is read, and return writes to fill.
+        """Claim partitions before reading what the batch changes, and return writes to fill.
 
-        From here on no batch that another worker has begun before is committed for them, however late it arrives.
+        An earlier claimant's batch can no longer be committed for them, however late it arrives.
         """
         ...
 
@@ -94,19 +94,19 @@ class FeatureStore(Protocol):
         """Store all of a batch or none of it.
 
         Raises:
-            StaleWrites: none of it is stored, since another worker has begun a batch of one of its partitions, or has stored
-                one of its users, meanwhile.
+            StaleWrites: nothing is stored, since another worker has meanwhile claimed one of its partitions or stored one of
+                its users.
         """
         ...
 
     def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
-        """Yield all catalogue entries in batches, or those stored since an epoch ms by the clocks of who stored them."""
+        """Yield all catalogue entries in batches, or those stored since an epoch ms by the clock of the storing worker."""
         ...
 
     def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
-        """Yield the ids of entries whose time to live is over, in batches, and forget them after the last batch.
+        """Yield the ids of expired entries in batches, and remove the ids after the last batch.
 
-        An entry that can still be read once its id was yielded has been stored anew meanwhile.
+        An entry that can still be read once its id was yielded has been stored again meanwhile.
         """
         ...
 

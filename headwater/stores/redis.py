@@ -1,4 +1,4 @@
-"""The feature store on Redis: one compact value a user, an item and an item's activity."""
+"""The feature store on Redis: one compact value per user, item, and item activity."""
 
 import json
 import logging
@@ -20,9 +20,9 @@ from headwater.user_record import HEAD, UserRecord, decode_user_record
 
 DECODED_ITEMS = 20_000
 CONNECTIONS = 100
-"""Beside one for each query at once: beyond them redis-py fails."""
-GONE_AFTER_MS = 60_000
-"""How long after its time an item's value is gone for certain, whosever clock is ahead."""
+"""Connections beyond one per concurrent query; redis-py raises when the pool is exhausted."""
+EXPIRY_GRACE_MS = 60_000
+"""Grace after an item's TTL, for clock skew."""
 COMMIT = f"""
 local claims, checked = tonumber(ARGV[1]), tonumber(ARGV[1]) + tonumber(ARGV[2])
 for n = 1, claims do
@@ -42,26 +42,29 @@ while at <= #ARGV do
 end
 return 1
 """
-"""All of a batch or none of it. Keys: claims, users whose former record is known, others. Arguments: how many of the first
-two there are, the signs of the claims, the heads of the former records; for each key but claims its value and its time to
-live in ms; then other commands, how many words each has and the words. A client takes longer to send each command than Redis
-to carry it out."""
+"""Store all of a batch or none of it.
+
+Keys: claims, then users whose former record is known, then others. Arguments: the numbers of the first two; the fencing tokens
+of the claims; the heads of the former records; value and time to live in ms for each key but the claims; then other commands,
+each as its number of words and the words. One script, because a client takes longer to send a command than Redis to run it."""
 EXPIRE = """
 for n = 2, #KEYS do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[n])
   if score and tonumber(score) <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[n]) end
 end
 """
-"""Delete the values of items that are still over, whatever their time to live was once: the catalogue, and a key for each."""
+"""Delete the values of items that are still expired by the catalogue, even if their TTL was set when it was longer.
+
+Keys: the catalogue, then one per item. Arguments: expired before this epoch ms, then the item ids."""
 log = logging.getLogger(__name__)
 Decoded = TypeVar("Decoded")
 Command = tuple[str | int, ...]
 
 
 class _PacksInC:
-    """A connection that packs commands in C, as redis-py's synchronous ones do; its asynchronous ones take five times as long.
+    """A connection that packs commands in C, as redis-py's synchronous ones do.
 
-    A command of hundreds of keys or values takes them more than a millisecond.
+    Its asynchronous ones take five times as long: more than a millisecond for a command of hundreds of keys or values.
     """
 
     _packer = HiredisRespSerializer()
@@ -75,9 +78,9 @@ class _PacksInC:
 class RedisFeatureStore:
     """Reads with one MGET, writes with one script; everything carries a time to live.
 
-    A worker that Kafka has put out of its group may go on for a while beside the one that has its partitions now, and what it
-    has sent may reach Redis even later. The script does nothing once another worker has claimed a partition, or has stored
-    another record of one of the users: of two workers each reads what the other has stored. A claim holds until a commit fails.
+    A worker that has lost its partitions in a rebalance may still run for a while, and its writes may reach Redis even later.
+    So the script stores nothing once another worker has claimed a partition (its fencing token differs) or has stored another
+    record of one of the users. A worker keeps its claims until a commit fails.
 
     Args:
         redis: A client that returns bytes.
@@ -91,7 +94,7 @@ class RedisFeatureStore:
         self._names = names
         self._user_ttl_ms = user_ttl_s * 1000
         self._item_ttl_ms = item_ttl_s * 1000
-        self._held: dict[SourcePartition, bytes] = {}
+        self._claims: dict[SourcePartition, bytes] = {}
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisFeatureStore":
@@ -133,14 +136,14 @@ class RedisFeatureStore:
         return _decoded(wanted, values, decode)
 
     async def begin(self, sources: Collection[SourcePartition]) -> FeatureWrites:
-        fresh = claimed([source for source in sources if source not in self._held]).claims
+        fresh = claimed([source for source in sources if source not in self._claims]).claims
         if fresh:
-            await self._redis.mset({self._names.claim(*source): sign for source, sign in fresh.items()})
-            self._held.update(fresh)
-        return FeatureWrites(claims={source: self._held[source] for source in sources})
+            await self._redis.mset({self._names.claim(*source): token for source, token in fresh.items()})
+            self._claims.update(fresh)
+        return FeatureWrites(claims={source: self._claims[source] for source in sources})
 
     async def commit(self, writes: FeatureWrites) -> None:
-        claims = {self._names.claim(*source): sign for source, sign in writes.claims.items()}
+        claims = {self._names.claim(*source): token for source, token in writes.claims.items()}
         values = dict(self._values(writes))
         former = {self._names.user(user_id): head for user_id, head in writes.former.items()}
         commands = [*self._note_active(writes.activities), *self._note_catalogue(writes.items)]
@@ -151,10 +154,10 @@ class RedisFeatureStore:
         try:
             evaluated: Any = self._redis.eval(COMMIT, len(keys), *keys, *arguments)
             if not await evaluated:
-                raise StaleWrites("another worker has begun a batch of the same partition, or stored one of its users")
-        except BaseException:  # should it reach Redis late, its sign must be an old one
+                raise StaleWrites("another worker has claimed one of the partitions, or stored one of the users")
+        except BaseException:  # the batch may still reach Redis, where its token must then be outdated
             for source in writes.claims:
-                self._held.pop(source, None)
+                self._claims.pop(source, None)
             raise
 
     def _values(self, writes: FeatureWrites) -> Iterator[tuple[str, tuple[bytes, int]]]:
@@ -200,7 +203,7 @@ class RedisFeatureStore:
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
         key = self._names.catalogue()
-        before_ms = now_ms() - self._item_ttl_ms - GONE_AFTER_MS
+        before_ms = now_ms() - self._item_ttl_ms - EXPIRY_GRACE_MS
         members: Any = await self._redis.zrangebyscore(key, "-inf", before_ms)
         if not members:
             return
@@ -236,7 +239,7 @@ def _scored(scores: Mapping[str, int]) -> Iterator[str | int]:
 def _decoded(
     keys: Sequence[str], values: Sequence[bytes | None], decode: Callable[[bytes], Decoded]
 ) -> list[Decoded | None]:
-    """Return what values say, nothing where one cannot be read: its user or item begins anew, and all others go on."""
+    """Return decoded values, None where one is damaged: that user or item starts from scratch, the others are unaffected."""
     try:
         return [None if value is None else decode(value) for value in values]
     except ValueError:
@@ -250,7 +253,7 @@ def _decoded_alone(key: str, value: bytes, decode: Callable[[bytes], Decoded]) -
     try:
         return decode(value)
     except ValueError as error:
-        log.error("Redis key %s is damaged, or of another release, and taken as empty: %s", key, error)
+        log.error("Redis key %s is damaged or of another release, so it is taken as empty: %s", key, error)
         return None
 
 

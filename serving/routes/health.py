@@ -12,7 +12,7 @@ router = APIRouter(tags=["operation"])
 
 @router.get("/health/live")
 async def live() -> Response:
-    """Say that the process answers."""
+    """Return that the process answers."""
     return json_response({"status": "live"})
 
 
@@ -45,8 +45,8 @@ async def status(state: HeadwaterState) -> Response:
             "responding": state.responding(),
             "watermark": iso(watermark_ms) if watermark_ms else None,
             "freshness_ms": state.retrieval.clock.freshness_ms(),
-            "queries": state.metrics.answered._value.get(),
-            "refused": state.metrics.refused._value.get(),
+            "queries": state.metrics.answered_queries(),
+            "refused": state.metrics.refused_queries(),
             "in_flight": state.in_flight,
             "latency_p50_ms": state.metrics.recent_latency_ms(0.5),
             "latency_p99_ms": state.metrics.recent_latency_ms(0.99),
