@@ -30,8 +30,7 @@ class Manifest(BaseModel):
         version: The bundle's name; later versions sort after earlier ones.
         fusion: How the condition enters the user tower.
         dimension: D of the static item embedding.
-        topical: Leading dimensions of them in which nothing but the condition pulls, where there is one; 0 where it is
-            mixed in.
+        topical: Number of leading dimensions of it that a condition alone determines; 0 where the fusion mixes it in.
         streaming: Number of streaming dimensions after them.
         covisits: Number of co-visitation dimensions after those.
         training_offsets: Kafka topic to partition to next offset the model has not seen.
@@ -69,7 +68,7 @@ class Tower:
         self._inputs = [each.name for each in self._session.get_inputs()]
 
     def embed(self, features: Features) -> Embeddings:
-        """Return one embedding a row, float32; inputs the tower does not read are ignored."""
+        """Return one embedding per row, float32; inputs the tower does not read are ignored."""
         embeddings: Embeddings = self._session.run(None, {name: features[name] for name in self._inputs})[0]
         return embeddings
 

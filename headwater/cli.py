@@ -16,7 +16,7 @@ SUPERVISOR = "HEADWATER_SUPERVISOR"
 """Names the process id of the supervisor that started this process."""
 PR_SET_PDEATHSIG = 1
 EXTRAS = {"streams": "faust-streaming", "serving": "fastapi", "training": "torch", "embedded": "confluent-kafka"}
-"""Each extra and a distribution that comes with it; a verb needs the extra named like its package."""
+"""Extra to a distribution that it installs; a verb needs the extra named like the package that the verb is in."""
 
 
 class Commands(click.Group):
@@ -47,7 +47,7 @@ def _runnable(verb: EntryPoint) -> bool:
 
 
 def is_installed(name: str) -> bool:
-    """Say whether a distribution is installed, without importing it."""
+    """Return whether a distribution is installed, without importing it."""
     try:
         distribution(name)
     except PackageNotFoundError:

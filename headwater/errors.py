@@ -11,7 +11,7 @@
     │   └── NoLiveGeneration    nothing is promoted yet
     ├── BundleError             a model bundle that must not be served
     │   ├── BundleNotFound
-    │   └── BundleRefused       hashes, golden outputs or schema do not check
+    │   └── BundleRefused       hashes, golden outputs or schema do not match
     └── RotationError           an index generation verb that cannot be carried out
         ├── UnknownGeneration
         ├── DimensionMismatch   a user tower and an index generation that do not belong together
@@ -81,7 +81,7 @@ class BundleNotFound(BundleError):
 
 
 class BundleRefused(BundleError):
-    """Hashes, golden outputs, dimensions or the feature schema do not check."""
+    """Hashes, golden outputs, dimensions or the feature schema do not match."""
 
 
 class RotationError(HeadwaterError):

@@ -27,13 +27,12 @@ FRAME_EVENTS = 256
 FRAME_BYTES = 65_536
 HASHES_KEPT = 65_536
 
-
 _hash = lru_cache(HASHES_KEPT)(murmur2)
 
 
 @dataclass(slots=True)
 class Frame:
-    """Events that wait for each other; `size` is that of their values."""
+    """Events collected for one record; `size` is the number of bytes of their values."""
 
     events: list[Event] = field(default_factory=list)
     size: int = 0
@@ -42,8 +41,8 @@ class Frame:
 class EngagementProducer:
     """Validates events and appends them to Kafka, keyed so that one user's events keep their order.
 
-    Engagements of one partition that come within `FRAME_MS` share a record, see `headwater.frames`. Sending is idempotent, but to
-    the embedded broker: a retry inside the producer never appends twice. Any thread may send.
+    Engagements of one partition that come within `FRAME_MS` share a record, see `headwater.frames`. Sending is idempotent, except
+    to the embedded broker: a retry inside the producer never appends twice. Any thread may send.
 
     Args:
         settings: Where Kafka is.

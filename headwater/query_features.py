@@ -64,7 +64,7 @@ def encode_users(users: npt.NDArray[np.void], now_ms: Ints, items: Ints, topics:
     Args:
         users: (B,) of `headwater.fold.USER`.
         now_ms: (B,) epoch ms.
-        items, topics: The vocabulary's numbers of what the rows number, `UNKNOWN` where it has none.
+        items, topics: By number in the rows, the number in the vocabulary; `UNKNOWN` where it has none.
     """
     places = users["past"][:, None] - 1 - np.arange(HISTORY)  # newest first
     is_past, is_counted = places >= 0, np.arange(TOPIC_LIMIT) < users["counted"][:, None]
@@ -83,7 +83,7 @@ def encode_users(users: npt.NDArray[np.void], now_ms: Ints, items: Ints, topics:
 
 
 def _filled(condition: Ints, now_ms: Ints, users: UserColumns) -> Features:
-    """Return tower inputs; `users` are the arguments of `_fill` between the time and what it writes."""
+    """Return tower inputs; `users` are the arguments of `_fill` between `now_ms` and the outputs."""
     rows = len(condition)
     history_items, history_ages = np.zeros((rows, HISTORY), np.int64), np.zeros((rows, HISTORY), np.float32)
     topic_ids, topic_weights = np.zeros((rows, USER_TOPICS), np.int64), np.zeros((rows, USER_TOPICS), np.float32)
@@ -124,7 +124,7 @@ def _fill(
     topic_weights: Floats,
     context: Floats,
 ) -> None:
-    """Write B rows, of which each has its share of `items`, newest first, and of `topics`, in any order."""
+    """Write B rows; each takes the next `pasts[row]` of `items`, newest first, and the next `counted[row]` of `topics`."""
     heaviest = np.empty(USER_TOPICS)
     item, counter = 0, 0
     for row in range(len(now_ms)):

@@ -1,4 +1,4 @@
-"""What is known of a user: what the fold makes of engagements, and towers and filters read."""
+"""A user's state: the fold computes it from engagements, towers and filters read it."""
 
 import math
 from itertools import repeat
@@ -10,14 +10,14 @@ HISTORY_LENGTH = 50
 TOPIC_LIMIT = 16
 TOPIC_HALF_LIFE_MS = 3 * DAY_MS
 RECENT_EVENTS = 32
-"""Event ids by which a user's duplicates are found."""
+"""Event ids remembered per user, by which duplicates are recognised."""
 
 
 class TopicCounters(NamedTuple):
-    """Engagements with topics, halved every `TOPIC_HALF_LIFE_MS`: a column each, since there are sixteen per user.
+    """Engagements with topics, halved every `TOPIC_HALF_LIFE_MS`; columns, since there are up to sixteen topics per user.
 
     Attributes:
-        weights: Decayed to the time of the topic in `as_of_ms`.
+        weights: Each decayed to its own time in `as_of_ms`.
     """
 
     topics: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class TopicCounters(NamedTuple):
     as_of_ms: tuple[int, ...] = ()
 
     def at(self, now_ms: int) -> dict[str, float]:
-        """Return each topic's weight decayed to `now_ms`, undecayed where it is of a later time."""
+        """Return each topic's weight decayed to `now_ms`, undecayed where its own time is later."""
         times_ms = map(max, self.as_of_ms, repeat(now_ms))
         return dict(zip(self.topics, map(_decayed, self.weights, self.as_of_ms, times_ms), strict=True))
 

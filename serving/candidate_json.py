@@ -1,4 +1,4 @@
-"""Candidates as JSON, compiled: an object for each of them takes longer to encode than to find."""
+"""Candidates as JSON, compiled: to make and encode an object of each takes longer than the search."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,11 @@ Ints = npt.NDArray[np.int64]
 
 DECIMALS = 5
 _ONE = 10**DECIMALS
-_LONGEST = 24
-"""Bytes of a score."""
-_LARGEST = 1e13
+_SCORE_BYTES = 24
+"""Room for a score; one of `_UNWRITABLE` or more becomes null."""
+_UNWRITABLE = 1e13
 _BEFORE_ID, _BEFORE_SCORE, _NULL = (np.frombuffer(text, np.uint8) for text in (b'{"item_id":', b',"score":', b"null"))
-_MORE = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _LONGEST + 2
+_EXTRA_BYTES = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _SCORE_BYTES + 2
 _TEXT, _OUT, _INTS = types.Array(types.uint8, 1, "C", readonly=True), types.uint8[::1], types.int64[::1]
 _SCORES = types.float32[::1]
 _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
@@ -26,15 +26,15 @@ _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 def candidates_json(candidates: Candidates) -> bytes:
     """Return `{"item_id": …, "score": …}` of each candidate, scores to `DECIMALS`, with commas in between."""
     texts, begins, longest = candidates.pool.encoded or _encoded(candidates.pool)
-    written = np.empty((longest + _MORE) * len(candidates.positions), np.uint8)
+    written = np.empty((longest + _EXTRA_BYTES) * len(candidates.positions), np.uint8)
     end = _write(texts, begins, candidates.positions, candidates.scores, written)
     return written[:end].tobytes()
 
 
 def _encoded(pool: ItemIds) -> tuple[Bytes, Ints, int]:
-    """Return item ids as JSON strings, where each and one after the last would begin, and the longest one's length."""
+    """Return item ids as JSON strings, where each begins (and one after the last would), and the longest one's length."""
     texts, begins = np.frombuffer(orjson.dumps(pool.ids), np.uint8), np.empty(len(pool.ids) + 1, np.int64)
-    pool.encoded = texts, begins, _find(texts, begins)
+    pool.encoded = texts, begins, _find_strings(texts, begins)
     return pool.encoded
 
 
@@ -47,7 +47,7 @@ def _put(out: Bytes, at: int, text: Bytes) -> int:
 
 @njit(types.int64(_OUT, types.int64, types.float32), cache=True, nogil=True)
 def _put_score(out: Bytes, at: int, score: float) -> int:
-    if not abs(score) < _LARGEST:
+    if not abs(score) < _UNWRITABLE:
         return _put(out, at, _NULL)
     parts = np.int64(round(abs(np.float64(score)) * _ONE))
     if score < 0.0 and parts:
@@ -67,7 +67,7 @@ def _put_score(out: Bytes, at: int, score: float) -> int:
 
 
 @njit(types.int64(_TEXT, _INTS), cache=True, nogil=True)
-def _find(texts: Bytes, begins: Ints) -> int:
+def _find_strings(texts: Bytes, begins: Ints) -> int:
     """Write where the strings of a JSON list begin, and where one after the last would; return the longest one's length."""
     read, longest = 1, 0
     for place in range(len(begins) - 1):

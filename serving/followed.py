@@ -22,7 +22,9 @@ from serving.metrics import Metrics
 from streams.record import Record
 
 SLICE = 8
-FORGOTTEN_AT_ONCE = 1_000
+"""Embeddings applied before queries get a turn."""
+FORGET_SLICE = 1_000
+"""Items looked at before queries get a turn."""
 
 log = logging.getLogger(__name__)
 Frame = TypeVar("Frame")
@@ -109,7 +111,7 @@ class Followed:
                 self.metrics.freshness_seconds.observe(max(0.0, now_s - each_ms / 1000))
 
     async def learn_cells(self) -> None:
-        """Learn the cells of topics that have become wide, beside the event loop; inserts wait, queries do not.
+        """Learn the cells of topics that have become large, beside the event loop; inserts wait, queries do not.
 
         After a start it waits until the server has caught up, since it gets no queries before.
         """
@@ -172,7 +174,7 @@ class Followed:
                 del self._parts[item_id]
                 for pair in self.loaded.pairs.values():
                     pair.index.forget_activity(item_id)
-            if count % FORGOTTEN_AT_ONCE == 0:
+            if count % FORGET_SLICE == 0:
                 await asyncio.sleep(0)
 
     def publish_metrics(self) -> None:

@@ -1,4 +1,4 @@
-"""Overload and oversized bodies are refused before any work is done."""
+"""Refuses overload and oversized bodies before any work is done."""
 
 import time
 
@@ -19,7 +19,7 @@ class Limits:
     """ASGI middleware: 503 with Retry-After beyond the queries in flight, 413 beyond the body size.
 
     Args:
-        app: What it protects.
+        app: The application behind it.
         shared: Has the server's `State` as its `headwater`.
     """
 
@@ -56,11 +56,11 @@ class Limits:
 
 
 def _too_large(most: int) -> str:
-    return f"the body may have {most} bytes here"
+    return f"the body may have at most {most} bytes"
 
 
 def _limited(receive: Receive, most: int) -> Receive:
-    """Hold a chunked body, which claims no length, to the same size."""
+    """Enforce the same limit on a chunked body, which states no length."""
     read = 0
 
     async def limited() -> Message:

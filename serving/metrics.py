@@ -12,7 +12,7 @@ RECENT_QUERIES = 1000
 
 
 class Metrics:
-    """All metrics, in a registry of their own."""
+    """All metrics, in a Prometheus registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -52,7 +52,7 @@ class Metrics:
         return self.registry.get_sample_value(f"{names.METRIC_REFUSED}_total") or 0.0
 
     def recent_latency_ms(self, share: float) -> float | None:
-        """Return the latency that `share` of the last queries stayed below, None before the first."""
+        """Return the latency that a `share` of the recent queries stayed below, None before the first."""
         if not self.recent_seconds:
             return None
         ordered = sorted(self.recent_seconds)

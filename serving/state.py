@@ -41,7 +41,7 @@ class State:
     """What routes use.
 
     Attributes:
-        following, responding: Say whether the Faust app that follows Kafka, or answers `candidate-requests`, is running.
+        following, responding: Return whether the Faust app that follows Kafka, or answers `candidate-requests`, is running.
     """
 
     settings: Settings

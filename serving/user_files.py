@@ -17,7 +17,7 @@ def read_users(path: Path) -> Iterator[str]:
 
     Args:
         path: `.csv` and `.parquet` with a column `user_id`, `.jsonl` of objects with `user_id` or of plain ids, or text
-            with one id a line.
+            with one id per line.
 
     Raises:
         DataFileError: naming file, row and what is expected.
@@ -36,7 +36,7 @@ def read_users(path: Path) -> Iterator[str]:
 
 
 def count_users(path: Path) -> int:
-    """Return the number of users in a file, all of it checked."""
+    """Return the number of users in a file, checking all of it."""
     return sum(1 for _ in read_users(path))
 
 

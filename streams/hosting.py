@@ -60,7 +60,7 @@ async def running_with_restarts(make: Callable[[], faust.App]) -> AsyncIterator[
 
 
 def alive(app: faust.App) -> bool:
-    """Say whether the app has neither crashed nor stopped."""
+    """Return whether the app has neither crashed nor stopped."""
     return not (app.crashed or app.should_stop)
 
 

@@ -18,7 +18,7 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(state: HeadwaterState) -> Response:
-    """Say whether this server should get queries, and if not, why."""
+    """Return whether this server should get queries, and if not, why."""
     reason = state.not_ready()
     return fault(503, "not-ready", reason) if reason else json_response({"status": "ready"})
 
