@@ -5,19 +5,18 @@ is known by the record's offset and its place in the frame; both together are it
 partition whether framed or not.
 """
 
-import struct
 from collections.abc import Iterable, Sequence
 
 from headwater.errors import InvalidEvent
 from headwater.names import HEADER_FRAME
+from headwater.pairs import Pair, TruncatedPairs, decode_pairs, encode_pairs
 
 MAX_FRAME_EVENTS = 1024
 MAX_FRAME_BYTES = 1_048_576
 FORMAT = b"1"
-_LENGTHS = struct.Struct("<HI")
 
 Headers = Iterable[tuple[str, bytes | None]]
-Event = tuple[bytes, bytes]
+Event = Pair
 FRAME_HEADERS = ((HEADER_FRAME, FORMAT),)
 
 
@@ -28,7 +27,7 @@ def position(offset: int, place: int = 0) -> int:
 
 def encode_frame(events: Sequence[Event]) -> bytes:
     """Return the value of the record that carries events, each a key and a value, at most `MAX_FRAME_EVENTS`."""
-    return b"".join(part for key, value in events for part in (_LENGTHS.pack(len(key), len(value)), key, value))
+    return encode_pairs(events)
 
 
 def is_frame(headers: Headers) -> bool:
@@ -46,16 +45,10 @@ def decode_frame(value: bytes | None) -> list[Event]:
         raise InvalidEvent("empty", "the frame holds no event")
     if len(value) > MAX_FRAME_BYTES:
         raise InvalidEvent("too-large", f"a frame of {len(value)} bytes, at most {MAX_FRAME_BYTES} are read")
-    events, at = list[Event](), 0
-    while at < len(value):
-        if at + _LENGTHS.size > len(value):
-            raise InvalidEvent("broken-frame", f"the frame ends inside an event, at byte {at}")
-        key_length, value_length = _LENGTHS.unpack_from(value, at)
-        begin = at + _LENGTHS.size
-        at = begin + key_length + value_length
-        if at > len(value):
-            raise InvalidEvent("broken-frame", f"the frame ends inside an event, at byte {begin}")
-        events.append((value[begin : begin + key_length], value[begin + key_length : at]))
+    try:
+        events = list(decode_pairs(value))
+    except TruncatedPairs as error:
+        raise InvalidEvent("broken-frame", f"the frame ends inside an event, at byte {error.at}") from None
     if len(events) > MAX_FRAME_EVENTS:
         raise InvalidEvent("too-large", f"a frame of {len(events)} events, at most {MAX_FRAME_EVENTS} are read")
     return events
@@ -66,7 +59,7 @@ def events_in(
 ) -> list[tuple[bytes | None, bytes | None, Headers]]:
     """Return the events in a record with their keys and headers: those of a frame, or the record itself.
 
-    A broken frame stays whole; whoever reads it as an event finds out why.
+    A broken frame stays whole; reading it as an event raises with the reason.
     """
     if not is_frame(headers):
         return [(key, value, headers)]

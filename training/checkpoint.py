@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import struct
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from headwater.covisits import Covisits
 from headwater.durable import digest, publish_directory
 from headwater.events import Item
+from headwater.pairs import decode_pairs, encode_pairs
 from headwater.user_record import decode_user_record
 from headwater.users import Users
 from training.batches import LearningSettings
@@ -26,7 +26,6 @@ FORMAT = 8
 KEPT = 2
 USERS_AT_ONCE = 10_000
 FILES = ("learner.pt", "users.bin", "items.jsonl", "activity.npz", "covisits.npz")
-_LENGTHS = struct.Struct("<HI")
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +62,8 @@ def _write(directory: Path, learner: Learner, users: Users) -> None:
         user_ids = list(users.rows)
         for start in range(0, len(user_ids), USERS_AT_ONCE):
             part = user_ids[start : start + USERS_AT_ONCE]
-            for user_id, value in zip(part, users.encoded([users.rows[each] for each in part]), strict=True):
-                key = user_id.encode()
-                file.write(_LENGTHS.pack(len(key), len(value)) + key + value)
+            encoded = users.encoded([users.rows[user_id] for user_id in part])
+            file.write(encode_pairs(zip(map(str.encode, part), encoded, strict=True)))
     with (directory / "items.jsonl").open("wb") as file:
         file.writelines(item.to_wire() + b"\n" for item in corpus.items)
     size = len(corpus) + 1
@@ -121,12 +119,7 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, Users, Offse
 
 
 def _read_users(path: Path) -> Users:
-    users, data, at = Users(), path.read_bytes(), 0
-    while at < len(data):
-        key_length, value_length = _LENGTHS.unpack_from(data, at)
-        at += _LENGTHS.size
-        user_id = data[at : at + key_length].decode()
-        at += key_length
-        users.put(user_id, decode_user_record(data[at : at + value_length]))
-        at += value_length
+    users = Users()
+    for key, value in decode_pairs(path.read_bytes()):
+        users.put(key.decode(), decode_user_record(value))
     return users

@@ -30,7 +30,7 @@ OPSET = 18
 
 
 def new_version(repository: Path) -> str:
-    """Return the time as a version that sorts after all in the repository, even where the clock was ahead of itself."""
+    """Return the time as a version that sorts after all in the repository, even where the clock was set back."""
     now = datetime.now(UTC)
     for version in bundle_versions(repository):
         with suppress(ValueError):  # it has another name
@@ -49,12 +49,12 @@ def export_bundle(
     """Publish a learner's towers.
 
     Args:
-        learner: Whose towers; only items with enough engagements keep an embedding of their own.
+        learner: Has the towers; only items with enough engagements keep an embedding of their own.
         repository: The model repository.
         states: Users for the golden inputs.
         now_ms: The time the golden inputs are encoded for.
-        offsets: The first records the model has not seen.
-        metrics: What goes into the manifest.
+        offsets: The first records that the model was not trained on.
+        metrics: For the manifest.
 
     Returns:
         The bundle's directory.
@@ -157,7 +157,7 @@ def _export(
 def _check_parity(path: Path, features: Features, expected: np.ndarray) -> None:
     error = float(np.abs(Tower(path).embed(features) - expected).max(initial=0.0))
     if not error <= PARITY * max(1.0, float(np.abs(expected).max(initial=0.0))):
-        raise BundleRefused(f"{path.name}: ONNX Runtime is {error:.2g} off torch, at most {PARITY} is let through")
+        raise BundleRefused(f"{path.name}: ONNX Runtime differs from torch by {error:.2g}; at most {PARITY} is allowed")
 
 
 def _write_golden(

@@ -27,7 +27,7 @@ class Decision:
 def decide(ranking: Ranking) -> Decision:
     """Return the decision over a ranking with rows `candidate` and, where a bundle is live, `live`.
 
-    The reasons name the failures of conditional retrieval by their signatures (arXiv 2508.16793): low topic match, a filter
+    The reasons name the failures of conditional retrieval by their symptoms (arXiv 2508.16793): low topic match, a filter
     that still gains much, no gain over popularity.
     """
     candidate = ranking.row(CANDIDATE).figures()
@@ -57,6 +57,6 @@ def decide(ranking: Ranking) -> Decision:
         refused = refused or worse
         reasons.append(
             f"MRR {candidate['mrr']:.4f} is {'worse' if worse else 'no worse'} than the live bundle's {live.mean():.4f} "
-            f"({MAX_MRR_LOSS:.0%} less are let through, and {error:.4f} for chance)"
+            f"(allowed: {MAX_MRR_LOSS:.0%} lower, plus {error:.4f} for sampling noise)"
         )
     return Decision(not refused, reasons)

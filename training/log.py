@@ -32,8 +32,8 @@ class LogReader:
 
     Attributes:
         offsets: Topic name without namespace to partition to the next offset to read.
-        skipped: Records left out by reason; the stream made them dead letters.
-        per_record: Engagements in a record, on average of those read last.
+        skipped: Number of records left out, by reason; the stream made them dead letters.
+        per_record: Engagements per record, on average of those read last.
     """
 
     settings: Settings
@@ -64,7 +64,7 @@ class LogReader:
         return ends
 
     def read_parts(self, ends: Ends) -> Iterator[Iterator[Logged]]:
-        """Yield new engagements up to `ends` in parts of about `PART`, never of twice as many; each is read before the next.
+        """Yield new engagements up to `ends` in parts of about `PART`, at most twice as many; read each before the next.
 
         A part ends at about the same time in all partitions, where records hold as many engagements as those before.
         """
@@ -84,25 +84,25 @@ class LogReader:
 
         Args:
             ends: Where to stop.
-            at_most: Stop after the record that brings them to this many, too.
+            at_most: Also stop after the record that brings them to this many.
         """
         latest, events = latest_ms(self.settings), 0
         for records, record in enumerate(self._records(ENGAGEMENTS, ends), start=1):
             found = events_in(record.key, record.value, record.headers)
-            for place, (key, value, headers) in enumerate(found):
+            for index, (key, value, headers) in enumerate(found):
                 try:
                     engagement = read_engagement(key, value, headers, latest)
                 except InvalidEvent as error:
                     self.skipped[error.reason] += 1
                 else:
-                    yield Logged(engagement, record.partition, position(record.offset, place))
+                    yield Logged(engagement, record.partition, position(record.offset, index))
             events += len(found)
             self.per_record = events / records
             if events >= at_most:
                 return
 
     def fits(self) -> bool:
-        """Say whether the log reaches up to the offsets; one that does not was created anew, or lost its end."""
+        """Say whether the log reaches up to the offsets; one that does not was recreated, or lost its end."""
         with consuming(self.settings) as consumer:
             return all(self._reaches(consumer, name) for name in self.offsets)
 

@@ -1,4 +1,4 @@
-"""The second stage: what one dot product cannot say about a user, a topic and an item, for the few best of them."""
+"""The second stage: for the best items, what one inner product of user and item cannot express."""
 
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Shortlist(NamedTuple):
 
 
 class Ranker(nn.Module):
-    """Adds to the first stage's scores; each item looks at the past for itself (target attention, DIN: Zhou et al. 2018).
+    """Adds to the first stage's scores; each item attends to the past by itself (target attention, DIN: Zhou et al. 2018).
 
     It starts as the first stage: its last layer is zero.
     """
@@ -68,10 +68,10 @@ class Ranker(nn.Module):
         """Return scores (B, N); see `Shortlist`."""
         taste = items[:, :, self.sizes.topical :]  # (B, N, P)
         absent = (history.abs().sum(2) == 0).float() * FAR - functional.softplus(self.recency) * ages  # (B, H)
-        heard = torch.softmax(taste @ history.transpose(1, 2) + absent.unsqueeze(1), dim=2) @ history  # (B, N, P)
+        recalled = torch.softmax(taste @ history.transpose(1, 2) + absent.unsqueeze(1), dim=2) @ history  # (B, N, P)
         crowd = torch.softmax(scores, dim=1).unsqueeze(1) @ streaming  # (B, 1, S)
         behind = (scores - scores.amax(1, keepdim=True)).clamp(min=-20.0).unsqueeze(2)
-        pairs = torch.cat((items, heard, heard * taste, streaming, streaming - crowd, covisits, behind), dim=2)
+        pairs = torch.cat((items, recalled, recalled * taste, streaming, streaming - crowd, covisits, behind), dim=2)
         hidden = functional.gelu(self.pair(pairs) + self.person(user).unsqueeze(1))
         more: Tensor = self.out(functional.gelu(self.deeper(hidden))).squeeze(2)
         return scores + more

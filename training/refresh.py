@@ -4,11 +4,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from headwater.bundle import Bundle, remove_bundle
 from headwater.covisit_features import RETENTION_MS
@@ -23,7 +22,7 @@ from training.batches import LearningSettings, prepare
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Corpus
 from training.evaluation.point_in_time import PointInTime
-from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
+from training.evaluation.popularity import SlidingCounts
 from training.evaluation.ranking import Ranking
 from training.evaluation.scorers import BundleScorer, LearnerScorer, Scorer
 from training.examples import Examples, build_examples
@@ -31,38 +30,19 @@ from training.export import GOLDEN_ROWS, export_bundle
 from training.gate import CANDIDATE, LIVE, decide
 from training.learner import Learner
 from training.log import LogReader
+from training.recent import Recent
 from training.sampling import sample_conditions
 
 SLICE_SHARE = 0.1
+"""Newest share of the examples that is ranked before it is learned from."""
 MIN_SLICE = 500
 MAX_SLICE = 2_000
 MAX_RANKED = 500
-MAX_RECENT = 5_000_000
-WIDEST_MS = max(WINDOWS_MS.values())
-HELD = "an operator rolled back: `headwater index promote VERSION` lets the trainer promote again"
+PAUSED = "an operator rolled back: `headwater index promote VERSION` lets the trainer promote again"
 REPORTED = ("mrr", "recall@1", "recall@10", "topic_match@50")
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass
-class Recent:
-    """What popularity windows can still contain: the newest engagements since the checkpoint was read."""
-
-    items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    times_ms: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def add(self, examples: Examples) -> None:
-        """Take examples that follow in time; drop what is older than the widest window, or too much."""
-        items = np.concatenate((self.items, examples.items))
-        times_ms = np.concatenate((self.times_ms, examples.times_ms))
-        first = max(int(np.searchsorted(times_ms, times_ms[-1] - WIDEST_MS)), len(items) - MAX_RECENT)
-        first = min(first, len(items) - len(examples))
-        self.items, self.times_ms = items[first:], times_ms[first:]
 
 
 @dataclass
@@ -72,7 +52,7 @@ class Trainer:
     Attributes:
         settings: The installation.
         learning: How the model is trained.
-        progress: Told (stage, done, total).
+        progress: Called with (stage, done, total).
     """
 
     settings: Settings
@@ -84,7 +64,7 @@ class Trainer:
         self.rotation = Rotation(self.settings)
         self._return_to_checkpoint()
 
-    def _begin_anew(self) -> None:
+    def _start_from_scratch(self) -> None:
         self.learner: Learner | None = None
         self.users = Users()
         self.corpus = Corpus()
@@ -92,7 +72,7 @@ class Trainer:
         self.reader = LogReader(self.settings)
 
     def _return_to_checkpoint(self) -> None:
-        self._begin_anew()
+        self._start_from_scratch()
         restored = read_checkpoint(self.directory / "checkpoints", self.learning)
         if restored is not None:
             self.learner, self.users, self.reader.offsets = restored
@@ -106,7 +86,7 @@ class Trainer:
 
         Raises:
             UsageError: there is nothing to train on yet.
-            HeadwaterError: a service is away, a disk is full, or the new generation does not verify; the live one stays.
+            HeadwaterError: a service is unavailable, a disk is full, or the new generation does not verify; the live one stays.
         """
         try:
             return self._refresh(promote)
@@ -117,12 +97,7 @@ class Trainer:
     def _refresh(self, promote: bool) -> dict[str, Any] | None:
         started = time.monotonic()
         # 1. Read the log since the last refresh. Of a long one learn all but the newest part as it is read.
-        examples, count = None, 0
-        for part in filter(len, self._read()):
-            if examples is not None:
-                self._learn(self._fitted_learner(), examples)
-            examples, count = part, count + len(part)
-            self.recent.add(part)
+        examples, count = self._read_and_learn()
         if examples is None:
             if self.learner is None:
                 raise UsageError("the log holds no engagement with a known item yet; stream some in first")
@@ -137,29 +112,47 @@ class Trainer:
         seconds["rank"] = time.monotonic() - started
         # 4. Learn from the newest slice too. 5. Export and publish, durable at once or not at all.
         self._learn(learner, newest)
-        metrics = _metrics(ranking)
-        states = [self.users.record(user_id).state for user_id in list(self.users.rows)[-GOLDEN_ROWS:]]
         newest_ms = int(examples.times_ms[-1])
-        path = export_bundle(learner, self.settings.model_dir, states, newest_ms, self.reader.offsets, metrics)
+        metrics = _metrics(ranking)
+        version = self._publish(learner, newest_ms, metrics)
         seconds["export"] = time.monotonic() - started
-        # 6. Forget whom the feature store forgets, and make room.
-        # 7. Only now remember the offsets: a crash before this reads the same log again into the old state.
+        # 6. Forget the users that the feature store forgets, and make room.
+        # 7. Only now store the offsets: a crash before this reads the same log again into the old state.
         self._forget_users(newest_ms)
-        self._prune_unbuilt(path.name)
-        write_checkpoint(self.directory / "checkpoints", path.name, learner, self.users, self.reader.offsets)
+        self._prune_unbuilt(version)
+        write_checkpoint(self.directory / "checkpoints", version, learner, self.users, self.reader.offsets)
         # 8. Rotate the index, if the gate lets the bundle through.
         decision = decide(ranking)
         alias = self.rotation.generations.alias()
-        reasons = decision.reasons + ([HELD] if promote and alias.promotions_paused else [])
+        reasons = decision.reasons + ([PAUSED] if promote and alias.promotions_paused else [])
         promoted = promote and decision.promote and not alias.promotions_paused
         if promoted:
-            self._rotate(path.name, alias)
+            self._rotate(version, alias)
         seconds["total"] = time.monotonic() - started
-        record = {
-            "version": path.name,
-            "promoted": promoted,
-            "reasons": reasons,
-            "examples": count,
+        outcome = {"version": version, "promoted": promoted, "reasons": reasons, "examples": count}
+        record = outcome | self._record(metrics, seconds)
+        self._save(record)
+        return record
+
+    def _read_and_learn(self) -> tuple[Examples | None, int]:
+        """Return the newest part of the log, not learned yet (None where nothing is new), and how many examples were read."""
+        examples, count = None, 0
+        for part in filter(len, self._read()):
+            if examples is not None:
+                self._learn(self._fitted_learner(), examples)
+            examples, count = part, count + len(part)
+            self.recent.add(part)
+        return examples, count
+
+    def _publish(self, learner: Learner, newest_ms: int, metrics: dict[str, float]) -> str:
+        """Export and publish a bundle; return its version."""
+        states = [self.users.record(user_id).state for user_id in list(self.users.rows)[-GOLDEN_ROWS:]]
+        path = export_bundle(learner, self.settings.model_dir, states, newest_ms, self.reader.offsets, metrics)
+        return path.name
+
+    def _record(self, metrics: dict[str, float], seconds: dict[str, float]) -> dict[str, Any]:
+        """Return the part of the run record that describes the state after the refresh."""
+        return {
             "items": len(self.corpus),
             "users": len(self.users),
             "skipped": dict(self.reader.skipped),
@@ -168,16 +161,16 @@ class Trainer:
             "learning": asdict(self.learning),
             "seconds": {stage: round(until, 2) for stage, until in seconds.items()},
         }
-        self._save(record)
-        return record
 
     def _read(self) -> Iterator[Examples]:
         """Yield the log since the last refresh in parts, folded into examples with the stream's own code."""
         if not self.reader.fits():
-            log.warning("the log ends before what was learned of it: it is another one, training begins anew")
-            self._begin_anew()
+            log.warning(
+                "the log ends before the offsets already trained on, so it was recreated; training restarts from scratch"
+            )
+            self._start_from_scratch()
         ends = self.reader.unread_until()
-        self.reader.read_items(self.corpus)  # after that: so all items that the stream knew are known here
+        self.reader.read_items(self.corpus)  # after the ends: so all items that the stream knew are known here
         self._forget_items()
         for part in self.reader.read_parts(ends):
             yield build_examples(self.users, self.corpus, part).in_time()
@@ -220,11 +213,11 @@ class Trainer:
             version = self.rotation.live()
             return Bundle.load(self.settings.model_dir / version) if version else None
         except BundleError as error:
-            log.error("the live bundle cannot be compared with: %s", error)
+            log.error("cannot compare with the live bundle: %s", error)
             return None
 
     def _forget_items(self) -> None:
-        """Let go of what the catalogue and the feature store forget; once it is the larger half, its numbers are given anew."""
+        """Drop the items that the catalogue and the feature store forget; once they are the larger half, renumber the rest."""
         corpus, ttl_ms = self.corpus, self.settings.item_ttl_s * 1000
         newest_ms = int(corpus.engaged_ms.max())
         corpus.forget(now_ms() - ttl_ms)
@@ -268,14 +261,14 @@ class Trainer:
                 "%s is published, not live: `headwater index build` and `promote` it, or wait for the next", version
             )
             raise
-        finally:  # what is never promoted would pile up in every server
+        finally:  # generations never promoted would pile up in every server
             self._prune()
 
     def _prune(self) -> None:
         try:
             self.rotation.prune()
         except HeadwaterError as error:
-            log.warning("old generations stay: %s", error)
+            log.warning("old generations are not pruned: %s", error)
 
     def _save(self, record: dict[str, Any]) -> None:
         runs = self.directory / "runs"

@@ -1,4 +1,4 @@
-"""Discrete codes of items' texts, so that items nobody engaged with share parameters with those that read alike.
+"""Discrete codes of items' texts, so that items without engagements share parameters with similar ones.
 
 VQ-Rec (Hou et al., arXiv 2210.12316): a text encoder's embedding, cut into parts, each part replaced by the number of its
 nearest of a few centres (product quantisation); what is learned is one embedding for each centre.
@@ -32,11 +32,11 @@ def codes_of(items: Sequence[Item]) -> npt.NDArray[np.int64]:
         UsageError: no item has text, or the packages of the encoder are not installed.
     """
     texts = [text_of(item) for item in items]
-    told = [row for row, text in enumerate(texts) if text]
-    if not told:
+    described = [row for row, text in enumerate(texts) if text]
+    if not described:
         raise UsageError("codes of texts need items with text: no attribute of any item is a string")
     codes = np.zeros((len(items), PARTS), dtype=np.int64)
-    codes[told] = quantised(encoded([texts[row] for row in told]), seed=0)
+    codes[described] = quantised(encoded([texts[row] for row in described]), seed=0)
     return codes
 
 

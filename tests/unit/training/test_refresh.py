@@ -205,7 +205,7 @@ def test_a_first_refresh_that_fails_leaves_nothing(
     assert refreshed(trainer)["examples"] > 0
 
 
-def test_a_log_that_was_created_anew_is_learned_from_its_beginning(
+def test_a_log_that_was_recreated_is_learned_from_its_beginning(
     settings: Settings, log: FakeLog, hours: Iterator[list[Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     log.send(next(hours))
@@ -215,7 +215,7 @@ def test_a_log_that_was_created_anew_is_learned_from_its_beginning(
     trainer = Trainer(settings, LEARNING)
     with caplog.at_level(logging.WARNING), pytest.raises(UsageError, match="no engagement"):
         trainer.refresh(promote=False)
-    assert "another one" in caplog.text
+    assert "it was recreated" in caplog.text
     log.send(next(hours))
     record = refreshed(trainer)
     assert record["examples"] == int(trainer.corpus.totals.sum()) > 0
@@ -319,7 +319,7 @@ def test_items_are_forgotten_when_the_store_forgets_them(
 ) -> None:
     begun_ms = now_ms()
 
-    def living_at(days: int) -> set[str]:
+    def live_at(days: int) -> set[str]:
         for module in ("log", "refresh"):
             monkeypatch.setattr(f"training.{module}.now_ms", lambda: begun_ms + days * DAY_MS)
         trainer = Trainer(settings, LEARNING)
@@ -329,12 +329,12 @@ def test_items_are_forgotten_when_the_store_forgets_them(
     sent = [next(hours) for _ in range(3)]
     first, second, third = ({each.item_id: each for each in hour if isinstance(each, Item)} for hour in sent)
     log.send(sent[0])
-    assert living_at(0) == set(first)
+    assert live_at(0) == set(first)
     log.send(sent[1])
-    assert living_at(30) == {*first, *second}
+    assert live_at(30) == {*first, *second}
     again = next(iter(first))
     log.send([first[again], *sent[2]])
-    assert living_at(31) == {again, *second, *third}
+    assert live_at(31) == {again, *second, *third}
 
 
 def test_trainers_do_not_share_a_directory(tmp_path: Path) -> None:
