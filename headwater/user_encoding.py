@@ -1,6 +1,7 @@
 """Users' rows as records for Redis, compiled: a worker encodes one for every user that a batch touches."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +106,31 @@ def _put_digits(out: Bytes, at: int, numbers: Numbers, count: int, data: Bytes, 
     return at
 
 
+@njit(cache=True, nogil=True)
+def _time_span(user: Any) -> tuple[int, int]:
+    """Return the earliest and the latest time in a user's row, epoch ms."""
+    earliest_ms, latest_ms = 2**62, 0
+    for place in range(user.past):
+        earliest_ms, latest_ms = min(earliest_ms, user.times_ms[place]), max(latest_ms, user.times_ms[place])
+    for place in range(user.counted):
+        earliest_ms, latest_ms = min(earliest_ms, user.as_of_ms[place]), max(latest_ms, user.as_of_ms[place])
+    return earliest_ms, latest_ms
+
+
+@njit(cache=True, nogil=True)
+def _put_header(out: Bytes, at: int, flags: int, user: Any, id_bytes: int, name_bytes: int) -> None:
+    """Write what `user_record.HEADER` describes."""
+    at = put_int(out, at, flags, 1)
+    at = put_int(out, at, user.partition, 4)
+    at = put_int(out, at, user.position, 8)
+    at = put_int(out, at, user.engagements, 4)
+    at = put_int(out, at, user.past, 2)
+    at = put_int(out, at, user.counted, 2)
+    at = put_int(out, at, user.seen, 2)
+    at = put_int(out, at, id_bytes, 4)
+    put_int(out, at, name_bytes, 4)
+
+
 @njit(types.void(_USERS, _INTS, *_TEXTS, *_TEXTS, _BYTES, _INTS), cache=True, nogil=True)
 def _encode(
     users: npt.NDArray[np.void],
@@ -123,9 +149,8 @@ def _encode(
     weight_bytes = weight.view(np.uint8)
     for n in range(len(rows)):
         user = users[rows[n]]
-        head, flags, earliest_ms, latest_ms = at, FORMAT, 2**62, 0
-        at += _HEADER_BYTES
-        ids = at
+        flags, head, ids = FORMAT, at, at + _HEADER_BYTES
+        at = ids
         if _are_digits(user.items, user.past, item_digits):
             flags |= DIGIT_IDS
             at = _put_digits(out, at, user.items, user.past, item_data, item_begins)
@@ -138,11 +163,7 @@ def _encode(
         else:
             at = _put_texts(out, at, user.topics, user.counted, topic_data, topic_begins)
         times = at
-        for place in range(user.past):
-            earliest_ms = min(earliest_ms, user.times_ms[place])
-            latest_ms = max(latest_ms, user.times_ms[place])
-        for place in range(user.counted):
-            earliest_ms, latest_ms = min(earliest_ms, user.as_of_ms[place]), max(latest_ms, user.as_of_ms[place])
+        earliest_ms, latest_ms = _time_span(user)
         length, base = TIME_BYTES, 0
         if user.past + user.counted and latest_ms - earliest_ms < NEAR_MS:
             flags |= NEAR_TIMES
@@ -160,12 +181,4 @@ def _encode(
         for place in range(user.seen):
             at = put_int(out, at, user.events[place], EVENT_HASH_BYTES)
         ends[n + 1] = at
-        head = put_int(out, head, flags, 1)
-        head = put_int(out, head, user.partition, 4)
-        head = put_int(out, head, user.position, 8)
-        head = put_int(out, head, user.engagements, 4)
-        head = put_int(out, head, user.past, 2)
-        head = put_int(out, head, user.counted, 2)
-        head = put_int(out, head, user.seen, 2)
-        head = put_int(out, head, names - ids, 4)
-        put_int(out, head, times - names, 4)
+        _put_header(out, head, flags, user, names - ids, times - names)
