@@ -54,6 +54,13 @@ class EngagementTable:
             self.user_ids[rows], self.item_ids[rows], self.occurred_ms[rows], self.event_ids[rows], self.actions[rows]
         )
 
+    def first_engaged_ms(self) -> dict[str, int]:
+        """Return when each item was first engaged with."""
+        first: dict[str, int] = {}
+        for item_id, at_ms in zip(self.item_ids.tolist(), self.occurred_ms.tolist(), strict=True):
+            first.setdefault(item_id, at_ms)
+        return first
+
     def events(self, from_ms: int | None = None, until_ms: int | None = None) -> Iterator[Engagement]:
         """Yield engagements of a span of time."""
         first = 0 if from_ms is None else int(np.searchsorted(self.occurred_ms, from_ms))

@@ -51,9 +51,7 @@ def in_event_time(
 
 def known_by(items: list[Item], engagements: EngagementTable, until_ms: int | None = None) -> list[Item]:
     """Return items in the order in which they are known: when published or first engaged with, whichever is earlier."""
-    first: dict[str, int] = {}
-    for item_id, at_ms in zip(engagements.item_ids.tolist(), engagements.occurred_ms.tolist(), strict=True):
-        first.setdefault(item_id, at_ms)
+    first = engagements.first_engaged_ms()
     known = [
         item.model_copy(update={"published_at": min(item.published_at, first.get(item.item_id, item.published_at))})
         for item in items

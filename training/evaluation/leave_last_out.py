@@ -12,7 +12,7 @@ from headwater.query_features import encode_users
 from headwater.users import Users
 from training.batches import LearningSettings
 from training.corpus import Corpus
-from training.evaluation.baselines import installed_baselines
+from training.evaluation.baselines import Baseline, Fit, installed_baselines
 from training.evaluation.point_in_time import PointInTime
 from training.evaluation.popularity import SlidingCounts
 from training.evaluation.prequential import Progress, learn, learners_of
@@ -54,21 +54,11 @@ def evaluate_leave_last_out(
             for then. Counts and histories know them.
 
     All items are candidates at all times, and every popularity window is the whole log. Counts are those of the whole
-    log throughout, so that the examples can be learned in any order: neighbours in time
-    belong to one user and so are poor in-batch negatives. Co-visitation would then contain what it predicts, and is
-    left out.
+    log throughout, so that the examples can be learned in any order: neighbours in time belong to one user and so are
+    poor in-batch negatives. Co-visitation would then contain what it predicts, and is left out.
     """
     fits = installed_baselines()
-    corpus = _corpus(items)
-    settings = replace(
-        settings,
-        live_for_ms=None,
-        covisits=False,
-        uniform=UNIFORM,
-        same_condition=SAME_CONDITION,
-        id_learning_rate=ID_LEARNING_RATE,
-        dimension=DIMENSION,
-    )
+    corpus, settings = _corpus(items), _learning_settings(settings)
     held_out = _last_rows(engagements)
     users = Users()
     kept = (Logged(engagement, 0, row) for row, engagement in enumerate(engagements.events()) if row not in held_out)
@@ -82,10 +72,7 @@ def evaluate_leave_last_out(
     chosen = _sample_queries(asked.items, cold if untrained else np.ones_like(cold), max_queries, random)
     asked, conditions, owners = asked[chosen], conditions[chosen], owners[chosen]
     seen = _seen(engagements, held_out, corpus, asked.items, owners)
-    kept_rows = np.array([row for row in range(len(engagements)) if row not in held_out], dtype=np.int64)
-    _, engaging = np.unique(engagements.user_ids[kept_rows].astype(str), return_inverse=True)
-    engaged = corpus.numbers(engagements.item_ids[kept_rows])
-    baselines = {name: fit(engaging, engaged, len(corpus) + 1, settings.seed) for name, fit in fits.items()}
+    baselines = _baselines(fits, engagements, held_out, corpus, settings.seed)
     ranking = Ranking(corpus, None, overfetch=(UNCONDITIONAL,), baselines=baselines)
     counts = SlidingCounts(log.items, log.times_ms, len(corpus) + 1, whole=True)
     counts.advance(len(log), 0)
@@ -93,6 +80,19 @@ def evaluate_leave_last_out(
     scorers = {name: LearnerScorer(learner) for name, learner in learners.items()}
     ranking.rank(scorers, asked, conditions, seen, PointInTime(corpus, log, counts, rows, len(log)))
     return ranking
+
+
+def _learning_settings(settings: LearningSettings) -> LearningSettings:
+    """Return the settings for data that lack a common clock."""
+    return replace(
+        settings,
+        live_for_ms=None,
+        covisits=False,
+        uniform=UNIFORM,
+        same_condition=SAME_CONDITION,
+        id_learning_rate=ID_LEARNING_RATE,
+        dimension=DIMENSION,
+    )
 
 
 def _corpus(items: list[Item]) -> Corpus:
@@ -131,6 +131,16 @@ def _sample_queries(
     if len(chosen) > max_queries:
         chosen = chosen[np.sort(random.choice(len(chosen), max_queries, replace=False))]
     return chosen
+
+
+def _baselines(
+    fits: Mapping[str, Fit], engagements: EngagementTable, held_out: Mapping[int, None], corpus: Corpus, seed: int
+) -> dict[str, Baseline]:
+    """Return the baselines, fitted on all engagements but those held out."""
+    rows = np.array([row for row in range(len(engagements)) if row not in held_out], dtype=np.int64)
+    _, users = np.unique(engagements.user_ids[rows].astype(str), return_inverse=True)
+    items = corpus.numbers(engagements.item_ids[rows])
+    return {name: fit(users, items, len(corpus) + 1, seed) for name, fit in fits.items()}
 
 
 def _last_rows(engagements: EngagementTable) -> dict[int, None]:

@@ -88,19 +88,7 @@ class Ranking:
             self.asked_ms.append(now_ms)
             self.items.append(item)
             self.conditions.append(condition)
-            query = _Query(
-                number=number,
-                features=examples[number : number + 1].features,
-                live=live,
-                position=position,
-                on_topic=carriers[condition][live],
-                streaming=self.corpus.streaming(live, now_ms),
-                covisits=self.corpus.covisits.features(
-                    examples.histories[number : number + 1],
-                    examples.times_ms[number : number + 1],
-                    self.corpus.positions(live),
-                ),
-            )
+            query = self._query(examples[number : number + 1], number, live, position, carriers[condition][live])
             self._rank_baselines(query, counts, np.asarray(seen[number]))
             for name in scorers:
                 self._rank_scorer(name, query, embedded[name])
@@ -111,6 +99,13 @@ class Ranking:
         unseen = np.ones(len(self.corpus) + 1, dtype=np.bool_)
         unseen[np.asarray(seen, dtype=np.int64)] = False
         return live[unseen[live]]
+
+    def _query(
+        self, example: Examples, number: int, live: Ints, position: int, on_topic: npt.NDArray[np.bool_]
+    ) -> "_Query":
+        streaming = self.corpus.streaming(live, int(example.times_ms[0]))
+        covisits = self.corpus.covisits.features(example.histories, example.times_ms, self.corpus.positions(live))
+        return _Query(number, example.features, live, position, on_topic, streaming, covisits)
 
     def _rank_baselines(self, query: "_Query", counts: SlidingCounts, seen: Ints) -> None:
         """Rank by popularity windows, fitted baselines and co-visitation alone."""

@@ -38,7 +38,7 @@ def report(
             "no query can be ranked: no engagement is a user's first with an item that has a topic and is a candidate then"
         )
     document: dict[str, Any] = {"format": FORMAT}
-    first_ms = _first_engaged_ms(engagements) if engagements is not None else None
+    first_ms = engagements.first_engaged_ms() if engagements is not None else None
     for width, ranking in rankings.items():
         part = _reported(width, ranking, seed)
         if first_ms is not None:
@@ -85,13 +85,6 @@ def _held_out(ranking: Ranking) -> list[dict[str, Any]]:
     click.echo(f"{int(chosen.sum())} of these for topics that {HELD_OUT} never asked for in training:")
     click.echo(rendered(rows))
     return [row.figures() for row in rows]
-
-
-def _first_engaged_ms(engagements: EngagementTable) -> dict[str, int]:
-    first: dict[str, int] = {}
-    for item_id, at_ms in zip(engagements.item_ids.tolist(), engagements.occurred_ms.tolist(), strict=True):
-        first.setdefault(item_id, at_ms)
-    return first
 
 
 def _ages_ms(ranking: Ranking, first_ms: dict[str, int]) -> npt.NDArray[np.int64]:
