@@ -349,7 +349,7 @@ def record(name: str, figures: Mapping[str, Any], part: str = "", arguments: Seq
         name: Of the benchmark.
         figures: What was measured.
         part: Sets figures apart that are measured one by one.
-        arguments: What measures these figures again, this process's own unless told.
+        arguments: What measures these figures again, this process's own by default.
     """
     FIGURES.mkdir(parents=True, exist_ok=True)
     given = [each for each in sys.argv[1:] if each != "--json"] if arguments is None else arguments

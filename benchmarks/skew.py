@@ -81,9 +81,9 @@ def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
         folded = users.fold([placed])
         stored[engagement.user_id] = users.encoded([0])[0]
         if folded.outcomes[0] == Outcome.APPLIED:
-            told = covisits.features(history, engagement.occurred_at)
+            after = covisits.features(history, engagement.occurred_at)
             inputs = {name: values[0] for name, values in features.items()}
-            served.append((inputs, {item_id: values.tobytes() for item_id, values in told.items()}))
+            served.append((inputs, {item_id: values.tobytes() for item_id, values in after.items()}))
             pending.append(succession(users, folded, placed))
     return served
 

@@ -1,4 +1,4 @@
-"""The trainer in the whole system: refreshes are promoted while queries run, and a killed trainer goes on."""
+"""The trainer in the whole system: refreshes are promoted while queries run, and a killed trainer resumes."""
 
 import json
 import signal
@@ -90,7 +90,7 @@ def test_refreshes_are_promoted_and_a_killed_trainer_goes_on(system: tuple[Setti
         trainer.kill()
         wait_applied(settings, total)
         trainer.start()
-        poll(lambda: len(list(runs.glob("*.json"))) >= 3, 90, "the restarted trainer goes on")
+        poll(lambda: len(list(runs.glob("*.json"))) >= 3, 90, "the restarted trainer resumes")
         newest = max(runs.glob("*.json")).stem
         load.wait_for(newest)
         assert trainer.end(signal.SIGTERM) == 0

@@ -1,4 +1,4 @@
-"""Data files: the three formats say the same, and a broken file is told by name, row and column."""
+"""Data files: the three formats say the same, and a broken file is reported by name, row and column."""
 
 import datetime
 import json

@@ -12,17 +12,17 @@ from headwater.generations import Generation
 from headwater.rotation import Rotation
 from headwater.settings import Settings
 from tests.bundles import make_bundle
-from tests.register import Register
+from tests.registry import Registry
 
 
 @pytest.mark.parametrize(("keep", "pruned"), [(1, ["v1", "v3"]), (2, ["v1"]), (3, ["v1"]), (4, []), (5, []), (100, [])])
 def test_prune_keeps_the_newest_and_what_may_answer(tmp_path: Path, keep: int, pruned: list[str]) -> None:
     rotation: Any = Rotation(Settings(model_dir=tmp_path))
-    rotation.generations = Register(["v1", "v2", "v3", "v4"], live="v2", pruned=["v0"])
+    rotation.generations = Registry(["v1", "v2", "v3", "v4"], live="v2", pruned=["v0"])
     assert rotation.prunable(keep) == pruned
 
 
-class Beating(Register):
+class Beating(Registry):
     """A builder that embeds nothing new for a while, and beats until `silent_from`."""
 
     looks, silent_from = 0, 0
@@ -57,7 +57,7 @@ def test_a_build_is_given_up_once_its_builder_is_silent(
 
 def test_rollback_refuses_what_servers_could_not_hold(tmp_path: Path) -> None:
     rotation: Any = Rotation(Settings(model_dir=tmp_path))
-    rotation.generations = Register(["v1", "v2"], live="v2")
+    rotation.generations = Registry(["v1", "v2"], live="v2")
     with pytest.raises(RotationError, match="no previous generation"):
         rotation.rollback()
     rotation.generations.previous = "v1"

@@ -100,7 +100,7 @@ def test_nothing_of_a_pruned_generation_stays_in_kafka(system: tuple[Settings, S
     assert headwater(settings, "index", "build", "v0").returncode == 0
     live = server.get("/v1/generations").json()["alias"]["version"]
     assert "v0" in json.loads(headwater(settings, "index", "prune", "--keep", "1", "--json").stdout)["pruned"]
-    poll(lambda: "v0" not in headwater(settings, "index", "list", "--json").stdout, 60, "v0 is off the register")
+    poll(lambda: "v0" not in headwater(settings, "index", "list", "--json").stdout, 60, "v0 is off the registry")
     newest = {record.key: record.value for record in records_of(settings, ITEM_EMBEDDINGS)}
     left = [key for key, value in newest.items() if value is not None and key.startswith(b"v0/")]
     assert left == []

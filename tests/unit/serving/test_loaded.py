@@ -1,4 +1,4 @@
-"""Generations as a server holds them: what is followed, what answers, what is passed over."""
+"""Generations as a server holds them: what is followed, what answers, what is skipped."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from streams.follower import Start
 from streams.record import Record
 from tests.bundles import make_bundle
 from tests.folding import counted
-from tests.register import Register
+from tests.registry import Registry
 
 TOPICS = ["news", "sport"]
 NOW_MS = 1_700_000_000_000
@@ -42,7 +42,7 @@ D = 8
 
 @dataclass
 class World:
-    register: Register
+    registry: Registry
     loaded: LoadedGenerations
     followed: Followed
     retrieval: Retrieval
@@ -66,16 +66,16 @@ class World:
 def world(tmp_path: Path) -> World:
     for seed, version in enumerate(("v1", "v2")):
         make_bundle(tmp_path / "onnx", version, TOPICS, seed=seed, dimension=D)
-    register, clock, metrics = Register(requested_ms=REQUESTED_MS), Clock("wall"), Metrics()
-    loaded = LoadedGenerations(cast(Generations, register), tmp_path / "onnx", tmp_path / "snapshots")
+    registry, clock, metrics = Registry(requested_ms=REQUESTED_MS), Clock("wall"), Metrics()
+    loaded = LoadedGenerations(cast(Generations, registry), tmp_path / "onnx", tmp_path / "snapshots")
     followed = Followed(loaded, clock, metrics)
     loaded.initialise = followed.fill
-    return World(register, loaded, followed, Retrieval(loaded, MemoryFeatureStore(), followed.covisits, clock))
+    return World(registry, loaded, followed, Retrieval(loaded, MemoryFeatureStore(), followed.covisits, clock))
 
 
 async def promoted(world: World, version: str) -> None:
-    world.register.versions.append(version)
-    world.register.live = version
+    world.registry.versions.append(version)
+    world.registry.live = version
     await world.loaded.poll()
 
 
@@ -166,7 +166,7 @@ async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world:
 
 async def test_the_previous_one_answers_after_a_restart_too(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await promoted(world, "v1")
-    world.register.previous = "v1"
+    world.registry.previous = "v1"
     await promoted(world, "v2")
     (world.loaded.model_dir / "v2" / "manifest.json").write_text("{")
     loaded = LoadedGenerations(world.loaded.generations, world.loaded.model_dir, world.loaded.snapshot_dir)
@@ -190,9 +190,9 @@ async def test_a_bundle_that_was_away_at_the_start_is_not_held_without_its_items
         await promoted(world, version)
         await world.follow(version, "a", "news")
     await world.loaded.snapshot(world.followed.applied)
-    model_dir, register = world.loaded.model_dir, world.loaded.generations
+    model_dir, registry = world.loaded.model_dir, world.loaded.generations
     (model_dir / "v2").rename(model_dir.with_name("away"))
-    loaded = LoadedGenerations(register, model_dir, world.loaded.snapshot_dir)
+    loaded = LoadedGenerations(registry, model_dir, world.loaded.snapshot_dir)
     await loaded.restore()
     model_dir.with_name("away").rename(model_dir / "v2")
     monkeypatch.setattr("serving.loaded.RETRY_S", 0.0)
@@ -201,18 +201,18 @@ async def test_a_bundle_that_was_away_at_the_start_is_not_held_without_its_items
     assert (
         "v2: some of its embeddings were skipped before its bundle could be loaded; restart this server" in caplog.text
     )
-    loaded = LoadedGenerations(register, model_dir, world.loaded.snapshot_dir)
+    loaded = LoadedGenerations(registry, model_dir, world.loaded.snapshot_dir)
     await loaded.restore()
     assert {version: len(pair.index) for version, pair in loaded.pairs.items()} == {"v1": 1, "v2": 1}
 
 
-async def test_records_of_a_new_generation_wait_for_the_register(world: World) -> None:
+async def test_records_of_a_new_generation_wait_for_the_registry(world: World) -> None:
     await promoted(world, "v1")
-    world.register.versions.append("v2")
-    world.register.away = True
+    world.registry.versions.append("v2")
+    world.registry.unavailable = True
     with pytest.raises(RedisError):
         await world.follow("v2", "a", "news")
-    world.register.away = False
+    world.registry.unavailable = False
     await world.follow("v2", "a", "news")
     assert "a" in world.loaded.pair("v2").index
 
@@ -220,8 +220,8 @@ async def test_records_of_a_new_generation_wait_for_the_register(world: World) -
 async def test_a_pruned_generation_goes_and_its_records_are_skipped(world: World) -> None:
     await promoted(world, "v1")
     await promoted(world, "v2")
-    world.register.versions.remove("v1")
-    world.register.pruned.append("v1")
+    world.registry.versions.remove("v1")
+    world.registry.pruned.append("v1")
     await world.loaded.poll()
     assert set(world.loaded.pairs) == {"v2"}
     await world.follow("v1", "a", "news")
@@ -232,10 +232,10 @@ async def test_a_register_that_lost_everything_takes_nothing_with_it(world: Worl
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
     await world.loaded.snapshot(world.followed.applied)
-    world.register.versions, world.register.live = [], None
+    world.registry.versions, world.registry.live = [], None
     await world.loaded.poll()
     assert (await world.ask("news")).candidates.item_ids == ["a"]
-    fresh = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    fresh = LoadedGenerations(cast(Generations, world.registry), tmp_path / "onnx", tmp_path / "snapshots")
     assert await fresh.restore() == Start(None, None)
     await promoted(world, "v1")
     await world.follow("v1", "bb", "news")
@@ -256,20 +256,20 @@ async def test_what_answers_is_kept_up_even_when_it_is_pruned(world: World) -> N
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
     await promoted(world, "missing")
-    world.register.versions.remove("v1")
-    world.register.pruned.append("v1")
+    world.registry.versions.remove("v1")
+    world.registry.pruned.append("v1")
     await world.loaded.poll()
     await world.follow("v1", "bb", "news")
     assert set((await world.ask("news")).candidates.item_ids) == {"a", "bb"}
 
 
-async def test_a_register_that_is_away_is_complained_of_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_registry_that_is_unavailable_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await promoted(world, "v1")
     caplog.set_level("INFO")
-    world.register.away = True
+    world.registry.unavailable = True
     for _ in range(3):
         await world.loaded.poll()
-    world.register.away = False
+    world.registry.unavailable = False
     for _ in range(3):
         await world.loaded.poll()
     assert [entry.levelname for entry in caplog.records] == ["ERROR", "INFO"]
@@ -278,7 +278,7 @@ async def test_a_register_that_is_away_is_complained_of_once(world: World, caplo
 async def test_a_bundle_that_cannot_be_read_stops_nothing_else(world: World, tmp_path: Path) -> None:
     await promoted(world, "v1")
     (tmp_path / "onnx" / "broken" / "manifest.json").mkdir(parents=True)
-    world.register.versions.append("broken")
+    world.registry.versions.append("broken")
     await promoted(world, "v2")
     assert world.loaded.live.version == "v2"
 
@@ -310,8 +310,8 @@ async def test_metrics_speak_of_what_is_held(world: World) -> None:
     await promoted(world, "v1")
     await promoted(world, "v2")
     world.followed.publish_metrics()
-    world.register.versions.remove("v1")
-    world.register.pruned.append("v1")
+    world.registry.versions.remove("v1")
+    world.registry.pruned.append("v1")
     await world.loaded.poll()
     world.followed.publish_metrics()
     exported = generate_latest(world.followed.metrics.registry).decode()
@@ -345,14 +345,14 @@ async def test_a_snapshot_continues_where_it_was_taken(world: World, tmp_path: P
     await world.follow("v1", "bb", value=None)
     await world.loaded.snapshot(world.followed.applied)
     before = await world.ask("news")
-    loaded = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    loaded = LoadedGenerations(cast(Generations, world.registry), tmp_path / "onnx", tmp_path / "snapshots")
     assert await loaded.restore() == Start({0: 4}, None)
     await loaded.poll()
     retrieval = Retrieval(loaded, MemoryFeatureStore(), ItemCovisits(), Clock("wall"))
     (after,) = await retrieval.answers([TopicQuery("u", "news", 10, Filters())])
     assert after.candidates.item_ids == before.candidates.item_ids
-    world.register.versions.append("v2")
-    again = LoadedGenerations(cast(Generations, world.register), tmp_path / "onnx", tmp_path / "snapshots")
+    world.registry.versions.append("v2")
+    again = LoadedGenerations(cast(Generations, world.registry), tmp_path / "onnx", tmp_path / "snapshots")
     start = await again.restore()
     assert start == Start({0: 4}, REQUESTED_MS - REQUEST_MARGIN_MS), (
         "one without a snapshot begins when it was requested"

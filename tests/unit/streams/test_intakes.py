@@ -25,7 +25,7 @@ from streams.publisher import PublishFailed
 from streams.record import Outgoing, Record
 from streams.report import Report
 from tests.bundles import make_bundle
-from tests.register import Register
+from tests.registry import Registry
 
 NOW_MS = 1_700_000_000_000
 LARGEST_RECORD = 1_000_000
@@ -56,13 +56,13 @@ def engaged(offset: int, item_id: str) -> Record:
 
 async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embed(tmp_path: Path) -> None:
     make_bundle(tmp_path, "v1", ["news"])
-    register, published = Register(["v1", "missing"], away=True), Published()
-    embedder = Embedder(cast(Generations, register), tmp_path)
+    registry, published = Registry(["v1", "missing"], unavailable=True), Published()
+    embedder = Embedder(cast(Generations, registry), tmp_path)
     intake = ItemIntake(MemoryFeatureStore(), published, Report(), embedder, lambda: NOW_MS)
     record = Record("items", 0, 0, b"a", item("a").to_wire())
     with pytest.raises(RedisError):
         await intake.apply([record])
-    register.away = False
+    registry.unavailable = False
     await intake.apply([record])
     embedded = [each for each in published.records if each.topic == ITEM_EMBEDDINGS]
     assert [parse_embedding_key(each.key or b"") for each in embedded] == [("v1", "a")]
@@ -172,7 +172,7 @@ class Expiring(MemoryFeatureStore):
 async def test_items_that_are_over_leave_every_generation(tmp_path: Path) -> None:
     make_bundle(tmp_path, "v1", ["news"])
     store, published = Expiring(), Published()
-    embedder = Embedder(cast(Generations, Register(["v1"])), tmp_path)
+    embedder = Embedder(cast(Generations, Registry(["v1"])), tmp_path)
     await embedder.refresh()
     back = Item(item_id="back", topics=("news",), published_at=NOW_MS)
     await store.commit(FeatureWrites(items={"back": StoredItem(back)}))

@@ -21,7 +21,7 @@ class FakeLog:
         records: Topic and partition to its records, None for one that is gone.
         failure: Raised by the poll after `polls` more of them.
         silent: No poll returns a record.
-        appended_ms: Of what is sent, as the log tells it; 0 where it does not.
+        appended_ms: Of what is sent, as in the log; 0 where it has no time.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -33,7 +33,7 @@ class FakeLog:
         self.clear()
 
     def clear(self) -> None:
-        """Be a log that was created anew."""
+        """Be a log that was recreated."""
         self.records: dict[TopicPartition, list[Any]] = {
             TopicPartition(self._topic(name), number): [] for name in (ITEMS, ENGAGEMENTS) for number in (0, 1)
         }

@@ -1,4 +1,4 @@
-"""`headwater evaluate` tells mistakes before it trains, and what its protocols count."""
+"""`headwater evaluate` reports mistakes before it trains, and what its protocols count."""
 
 from pathlib import Path
 from typing import Any

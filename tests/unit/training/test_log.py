@@ -1,4 +1,4 @@
-"""Reading the log: what of it is new, whether it is still the same one, and that silence is told."""
+"""Reading the log: what of it is new, whether it is still the same one, and that silence is reported."""
 
 from collections import Counter
 

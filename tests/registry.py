@@ -1,4 +1,4 @@
-"""A register of index generations without Redis."""
+"""A registry of index generations without Redis."""
 
 from dataclasses import dataclass, field
 
@@ -8,24 +8,24 @@ from headwater.generations import Alias, Generation
 
 
 @dataclass
-class Register:
+class Registry:
     """Stands in for `headwater.generations.Generations` where it is only read.
 
     Attributes:
         versions: Built, requested at `requested_ms`.
-        away: Redis does not answer.
+        unavailable: Redis does not answer.
     """
 
     versions: list[str] = field(default_factory=list)
     live: str | None = None
     previous: str | None = None
-    away: bool = False
+    unavailable: bool = False
     pruned: list[str] = field(default_factory=list)
     requested_ms: int = 0
 
     def all(self) -> list[Generation]:
-        if self.away:
-            raise RedisError("away")
+        if self.unavailable:
+            raise RedisError("unavailable")
         built = [
             Generation(version=version, state="built", requested_ms=self.requested_ms) for version in self.versions
         ]
