@@ -54,8 +54,8 @@ class EngagementFold:
         # 2. Look items up; an engagement with an unknown one becomes a dead letter.
         accepted, unknown = await self._accept(decoded)
         letters += unknown
-        # 3. Publish the dead letters before anything is stored: afterwards, repeating the batch would find these records
-        # older than what is applied, take them for repeated ones and lose them.
+        # 3. Publish the dead letters before storing: once later engagements of the same users are stored, a repeat of the batch
+        # would take these for repeated ones, if their items are known by then, and lose them.
         await self.publisher.publish(list(map(dead_letter_record, letters)))
         try:
             # 4. Read what the batch touches and fold. An offset applied before a crash changes neither user nor item.
