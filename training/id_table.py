@@ -74,8 +74,8 @@ class HashedRows:
 class ExpiringRows:
     """A fixed number of rows without collisions (Monolith, arXiv 2209.07663).
 
-    An item is let in with enough engagements; once the rows are used up, those of items without a recent engagement are
-    given to others.
+    An item is admitted with enough engagements; once the rows are used up, those of items without a recent engagement
+    are given to others.
     """
 
     several = False
@@ -113,7 +113,7 @@ class ExpiringRows:
 
 
 class CodedRows:
-    """The rows of an item's text, the same for items that read alike, and its own, if it has one."""
+    """Rows for the codes of an item's text, which similar items share, and its own, if it has one."""
 
     several = True
 

@@ -162,7 +162,7 @@ class Block:
         self._unnumbered.discard(last)
 
     def set_activity(self, item_id: str, activity: ItemActivity) -> None:
-        """Change an item's counts; they are exact from the next query on."""
+        """Set an item's counts; queries see them from the next one on."""
         row = self.rows[item_id]
         self._counts[row] = activity.counts
         self._totals[row] = activity.total
@@ -179,7 +179,7 @@ class Block:
             self._activated.add(row)
 
     def numbers(self, names: ItemNumbers) -> Ints:
-        """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when it is engaged with."""
+        """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when first engaged with."""
         if self._numbered_by != (names, names.epoch):
             self._numbered_by = names, names.epoch
             self._numbers[: len(self)] = [names.get(item_id) for item_id in self.item_ids]
@@ -231,7 +231,7 @@ class Block:
         return few.T
 
     def scores_of(self, rows: Ints, embedding: npt.NDArray[np.float32], now_ms: int) -> npt.NDArray[np.float32]:
-        """Return the inner products (R,) of (D + STREAMING,) with some rows as of `now_ms`, whatever the others are as of."""
+        """Return the inner products (R,) of a user embedding (D + STREAMING,) with some rows as of `now_ms`."""
         found: npt.NDArray[np.float32] = self._static[rows] @ embedding[: self._dimension]
         found += self._streaming_of(rows, now_ms) @ embedding[self._dimension :]
         return found
@@ -282,7 +282,7 @@ class Block:
 
 @njit("int64(int64[::1], int64[::1], int64, int64[::1])", cache=True, nogil=True)
 def _active(as_of_ms: Ints, published_ms: Ints, since_ms: int, rows: Ints) -> int:
-    """Write the rows where one of both is not before a time, and return how many they are."""
+    """Write the rows where either time is at least `since_ms`, and return how many there are."""
     count = 0
     for row in range(len(as_of_ms)):
         if as_of_ms[row] >= since_ms or published_ms[row] >= since_ms:

@@ -36,7 +36,7 @@ class Schedule:
         coarse_topics: Number of coarse topics that items carry besides their own; 0 for none.
         behind_ms: How far counts lag behind each query, of every row; only without refreshes.
         methods: Names of `METHODS`.
-        strengths: More rows, in which the conditional method's conditions pull that many times as strongly.
+        strengths: More rows, in which the conditional method's conditions weigh that many times as much.
     """
 
     warmup_until_ms: int

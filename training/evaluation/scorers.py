@@ -1,4 +1,4 @@
-"""What can be ranked: a learner in training, or a bundle as it is served."""
+"""Scorers of items for users: a learner in training, or a bundle as it is served."""
 
 from typing import Protocol
 
@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
     @property
     def steered(self) -> int:
-        """Leading dimensions in which nothing but the condition pulls, where there is one."""
+        """Leading dimensions that depend on nothing but the condition, where there is one."""
         ...
 
     def embed_items(self, items: Ints) -> Floats:
@@ -47,7 +47,7 @@ class Scorer(Protocol):
 
     @property
     def second_stage(self) -> SecondStage | None:
-        """What ranks the best items inside an exact filter again."""
+        """The stage that ranks the best items inside an exact filter again, if there is one."""
         ...
 
 
@@ -70,7 +70,7 @@ class LearnerScorer:
 
 
 class SteeredScorer(LearnerScorer):
-    """A learner whose conditions pull more or less strongly, inside a filter too: relevance against engagement."""
+    """A learner whose conditions weigh more or less, inside a filter too: relevance against engagement."""
 
     def __init__(self, learner: Learner, strength: float) -> None:
         super().__init__(learner)

@@ -1,4 +1,4 @@
-"""The result table: one row a method, figures over the same queries."""
+"""The result table: one row per method, figures over the same queries."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
