@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 import faust
@@ -61,9 +62,9 @@ async def apply_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> 
             for _ in range(TURNS):
                 await asyncio.sleep(0)
             events = read_ahead.take()
-            records = [record for event in events for record in _records(event)]
-            for start in range(0, len(records), at_once):
-                await apply_with_retry(apply, records[start : start + at_once])
+            records = chain.from_iterable(map(_records, events))  # frames are taken apart as their turn comes
+            while batch := list(islice(records, at_once)):
+                await apply_with_retry(apply, batch)
             for event in events:
                 event.ack()
 
@@ -100,8 +101,8 @@ class ReadAhead:
         return events
 
 
-def _records(event: Any) -> list[Record]:
-    return [record for fetched in event.value for record in Record.of(fetched).events()]
+def _records(event: Any) -> Iterator[Record]:
+    return (record for fetched in event.value for record in Record.of(fetched).events())
 
 
 async def apply_with_retry(apply: Callable[[list[Any]], Awaitable[None]], records: list[Any]) -> None:
