@@ -237,16 +237,17 @@ REASONS = {
     "queries": """\
 The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a fifth
 of what a lone query costs it: half of the rate takes most of the core, and inserts the rest; Kafka, Redis, the stream worker
-and whoever asks fill the other, at 750/s as well. What is left is Python, spread over HTTP, features, search and Redis. Of a
+and the clients fill the other, at 750/s as well. What is left is Python, spread over HTTP, features, search and Redis. Of a
 notification job's time search takes a third, JSON and users' records a sixth each, in one process on one core; next: several
 serving processes over one snapshot.""",
     "ingest": """\
-A message of Faust's carries all records that a fetch brought of a partition, so what Faust costs is spread over them.
-What is left is decoding, validation, the fold and redis-py, all Python on one core. The bare loop does the same without
-Faust, a poll of at most 512 records at a time. Two workers share both cores
-with Kafka and Redis, and wait for them. Next: cores of their own for Kafka and Redis.""",
+A Faust message carries all records that a fetch brought of a partition, so what Faust costs is spread over them. A third of
+the time the worker waits, for Redis to store a batch and for Kafka to acknowledge what is told of it; of the rest validation
+takes a sixth, the compiled fold and encoding another, lookups of items and redis-py most of what is left. The bare loop does
+the same without Faust, a poll of at most 1,024 records at a time. Two workers share both cores with Kafka and Redis, and wait
+for them. Next: fold a batch while Kafka acknowledges the one before.""",
     "overload": """\
-The server has one core, who floods it the other: what is answered falls as refusals take their part of the server's
+The server has one core, the clients that flood it the other: what is answered falls as refusals take their part of the server's
 core. Next: refuse before the request is parsed.""",
     "freshness": """\
 A new item passes two Kafka topics and two Faust agents, and under load fetches follow each other every 20 ms. The rest
@@ -254,13 +255,13 @@ is the wait for a core: queries, Kafka, Redis, both workers and the clients want
 most of the server's. The floor inserts and searches in one process, without Kafka.""",
     "search": """\
 Inside a topic of up to 50,000 items exact search over the topic's own matrix finds everything, where filtered graphs lose
-most of a narrow topic; in a wider one cells are read in the order of what they promise, at least 8,000 items, in 8 bits a
+most of a narrow topic; in a larger one cells are read in the order of what they promise, at least 8,000 items, in 8 bits a
 dimension. Without a topic a graph misses what lies in other clusters than where it ends up, at any ef: of a million items no
 graph here finds 95 %. So up to 16 topics that promise most are searched exactly beside it; exact search of everything is
 planned up to 100,000 items, where it costs twice what the 64 static dimensions alone would: the streaming ones are a third
 of the matrix. A topic that is one round cluster has no cells that promise less than others: there most of it is read.""",
     "trained_index": """\
-Most items share the embedding of their topics until a bundle has learned them, and what streams decides among equals: so of
+Most items share the embedding of their topics until a bundle has learned them, and streaming features decide among equals: so of
 the best 24 k of HNSW by static score, and 16 k of the items read in cells, all are scored with it. Topics of 2.7 % of the
 items in all are searched beside HNSW.""",
     "churn": """\
