@@ -6,6 +6,7 @@ stream worker takes in 100,000 news clicks.
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -63,7 +64,8 @@ def looked_at(process: Process, name: str, processes: dict[str, Shares]) -> Iter
     """
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "samples"
-        command = ["py-spy", "record", "--gil", "--rate", str(RATE), "--format", "raw", "--output", str(path)]
+        spying = str(Path(sys.executable).with_name("py-spy"))
+        command = [spying, "record", "--gil", "--rate", str(RATE), "--format", "raw", "--output", str(path)]
         try:
             spy = subprocess.Popen([*command, "--pid", str(process.pid)], stdout=subprocess.DEVNULL)
         except FileNotFoundError:
