@@ -59,7 +59,7 @@ class ItemCovisits:
         """Return one user's features, item id to (COVISITS,); `history` newest first."""
         found = self._covisits.features(self._numbers([history]), np.array([now_ms]))
         return {
-            self._names.item_ids[number]: values
+            self._names.texts[number]: values
             for number, values in zip(found.items.tolist(), found.values, strict=True)
         }
 
@@ -104,7 +104,7 @@ class CovisitScores(NamedTuple):
     def within(self, block: Block) -> AddedRows:
         now_ms = np.full(len(self.histories), self.now_ms)
         owners, items, values = self.covisits.features(self.histories, now_ms)
-        rows = np.array([block.rows.get(self.names.item_ids[item], -1) for item in items.tolist()], dtype=np.int64)
+        rows = np.array([block.rows.get(self.names.texts[item], -1) for item in items.tolist()], dtype=np.int64)
         kept = rows >= 0
         owners, rows, values = owners[kept], rows[kept], values[kept]
         return AddedRows(owners, rows, np.einsum("ec,ec->e", values, self.weights[owners]))

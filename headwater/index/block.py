@@ -186,10 +186,10 @@ class Block:
         else:
             for row in self._unnumbered:
                 self._numbers[row] = names.get(self.item_ids[row])
-            for number in range(self._names_seen, len(names.item_ids)):
-                if (of_item := self.rows.get(names.item_ids[number])) is not None:
+            for number in range(self._names_seen, len(names.texts)):
+                if (of_item := self.rows.get(names.texts[number])) is not None:
                     self._numbers[of_item] = number
-        self._names_seen = len(names.item_ids)
+        self._names_seen = len(names.texts)
         self._unnumbered.clear()
         return self._numbers[: len(self)]
 
