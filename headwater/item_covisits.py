@@ -59,8 +59,7 @@ class ItemCovisits:
         """Return one user's features, item id to (COVISITS,); `history` newest first."""
         found = self._covisits.features(self._numbers([history]), np.array([now_ms]))
         return {
-            self._names.texts[number]: values
-            for number, values in zip(found.items.tolist(), found.values, strict=True)
+            self._names.texts[number]: values for number, values in zip(found.items.tolist(), found.values, strict=True)
         }
 
     def _numbers(self, histories: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
