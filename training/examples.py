@@ -99,7 +99,7 @@ def _folded(users: Users, corpus: Corpus, log: list[Placed]) -> Examples:
     folded = users.fold(log, keep_earlier=True)
     applied = np.flatnonzero(folded.outcomes == Outcome.APPLIED)
     earlier, items = folded.earlier[: len(applied)], folded.items[applied]
-    times_ms = np.array([each.engagement.occurred_at for each in log], dtype=np.int64)[applied]
+    times_ms = folded.times_ms[applied]
     repeats = (earlier["items"] == items[:, None]).any(axis=1)
     numbers, topics = corpus.numbers(users.items.texts), corpus.topic_numbers(users.topics.texts)
     features = encode_users(earlier, times_ms, numbers, topics)

@@ -68,15 +68,16 @@ class LogReader:
 
         A part ends at about the same time in all partitions, where records hold as many engagements as those before.
         """
-        while unread := self._unread(ends):
+        with consuming(self.settings) as consumer:
+            first = consumer.beginning_offsets(list(ends))
+        while unread := self._unread(first, ends):
             parts = math.ceil(sum(unread.values()) * self.per_record / PART)
             left = {partition: count - math.ceil(count / parts) for partition, count in unread.items()}
             yield self.read_engagements({each: ends[each] - left[each] for each in unread}, 2 * PART)
 
-    def _unread(self, ends: Ends) -> Ends:
+    def _unread(self, first: Ends, ends: Ends) -> Ends:
         """Return how many records of which partitions are not read yet; some of them may be gone."""
-        with consuming(self.settings) as consumer:
-            begins = self._begins(ENGAGEMENTS, consumer, list(ends))
+        begins = self._begins(ENGAGEMENTS, first)
         return {partition: ends[partition] - begin for partition, begin in begins.items() if begin < ends[partition]}
 
     def read_engagements(self, ends: Ends | None = None, at_most: float = math.inf) -> Iterator[Logged]:
@@ -116,7 +117,7 @@ class LogReader:
         with consuming(self.settings, **options) as consumer:
             ends = ends or consumer.end_offsets(partitions_of(consumer, self.settings.names.topic(name)))
             consumer.assign(list(ends))
-            for partition, begin in self._begins(name, consumer, list(ends)).items():
+            for partition, begin in self._begins(name, consumer.beginning_offsets(list(ends))).items():
                 consumer.seek(partition, begin)
             for record in records_until(consumer, ends, self.settings):
                 self.offsets[name][record.partition] = record.offset + 1
@@ -124,6 +125,5 @@ class LogReader:
         for partition, end in ends.items():  # the last records before it may be gone
             self.offsets[name][partition.partition] = max(end, self.offsets[name].get(partition.partition, 0))
 
-    def _begins(self, name: str, consumer: Any, partitions: list[TopicPartition]) -> Ends:
-        first = consumer.beginning_offsets(partitions)
-        return {each: max(self.offsets[name].get(each.partition, 0), first[each]) for each in partitions}
+    def _begins(self, name: str, first: Ends) -> Ends:
+        return {each: max(self.offsets[name].get(each.partition, 0), offset) for each, offset in first.items()}
