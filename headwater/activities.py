@@ -19,7 +19,7 @@ ACTIVITY = np.dtype(
         ("counts", "<f8", WINDOWS),
     ]
 )
-"""The bytes of a row are those that `encode_activity` returns."""
+"""The bytes of a row are those that `decode_activity` reads."""
 FIRST_ROOM = 64
 
 Ints = npt.NDArray[np.int64]

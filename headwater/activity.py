@@ -47,11 +47,6 @@ def _decays(elapsed_ms: int) -> tuple[float, float, float, float, float]:
     )
 
 
-def encode_activity(activity: ItemActivity) -> bytes:
-    """Return the binary form kept in Redis and framed in `item-activity`."""
-    return _RECORD.pack(FORMAT, activity.as_of_ms, activity.first_ms, activity.total, activity.offset, *activity.counts)
-
-
 def decode_activity(data: bytes) -> ItemActivity:
     """Return the activity in `data`.
 

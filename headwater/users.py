@@ -157,12 +157,5 @@ def _renumbered(numbers: npt.NDArray[np.int32], texts: Texts) -> Texts:
     return fresh
 
 
-def encode_user_record(record: UserRecord) -> bytes:
-    """Return a record as it is kept in Redis."""
-    users = Users()
-    users.put("", record)
-    return users.encoded([0])[0]
-
-
 def _ints(values: Sequence[int] | Ints) -> npt.NDArray[np.int64]:
     return np.asarray(values, dtype=np.int64)

@@ -37,6 +37,20 @@ def counted(activity: ItemActivity, *engagements: tuple[int, int]) -> ItemActivi
     return decode_activity(encoded) if encoded else ItemActivity()
 
 
+def encode_activity(activity: ItemActivity) -> bytes:
+    """Return an activity that counts something as it is kept in Redis."""
+    activities = Activities()
+    activities.put((0, "i"), activity)
+    return activities.encoded([0])[0]
+
+
+def encode_user_record(record: UserRecord) -> bytes:
+    """Return a record as it is kept in Redis."""
+    users = Users()
+    users.put("", record)
+    return users.encoded([0])[0]
+
+
 def encoded(successions: Sequence[Succession], at_most: int = 1_000) -> list[bytes]:
     """Return successions as a worker tells them."""
     names, most = Texts(), max((len(each.before) for each in successions), default=0)

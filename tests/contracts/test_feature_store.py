@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from redis import Redis as SyncRedis
 from redis.asyncio import Connection, Redis
 
-from headwater.activity import ItemActivity, encode_activity
+from headwater.activity import ItemActivity
 from headwater.delivered import Delivered
 from headwater.events import Item
 from headwater.names import Names
@@ -19,8 +19,8 @@ from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, Re
 from headwater.stores.protocol import StaleWrites, StoredItem
 from headwater.user_record import HEAD, UserRecord
 from headwater.user_state import UserState
-from headwater.users import encode_user_record
 from serving.retrieval import TURNS
+from tests.folding import encode_activity, encode_user_record
 from tests.services import RedisService
 
 USER = UserRecord(UserState(("i",), (1_700_000_000_000,), engagements=1), 2, 3, b"123456")

@@ -8,8 +8,7 @@ from headwater.events import Engagement
 from headwater.fold import Outcome
 from headwater.user_record import UserRecord, decode_user_record, event_hash
 from headwater.user_state import HISTORY_LENGTH, RECENT_EVENTS, TOPIC_LIMIT, TopicCounters, UserState
-from headwater.users import encode_user_record
-from tests.folding import applied
+from tests.folding import applied, encode_user_record
 
 START_MS = 1_700_000_000_000
 GOLDEN = (
