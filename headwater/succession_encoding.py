@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, types
 
-from headwater.byte_writing import put_int
+from headwater.byte_writing import put_int, put_text
 from headwater.successions import ENTRY, LENGTH
 from headwater.texts import EncodedTexts
 
@@ -52,10 +52,7 @@ def _measure(items: Ints, before: Ints, begins: Ints, ends: Ints) -> None:
 @njit(_INT(_BYTES, _INT, _INT, _BYTES, _INTS), cache=True, nogil=True)
 def _put_name(out: Bytes, at: int, item: int, data: Bytes, begins: Ints) -> int:
     at = put_int(out, at, begins[item + 1] - begins[item], _LENGTH_BYTES)
-    for byte in range(begins[item], begins[item + 1]):
-        out[at] = data[byte]
-        at += 1
-    return at
+    return put_text(out, at, item, data, begins)
 
 
 @njit(types.void(_INTS, _INTS, _INTS, _HISTORIES, _BYTES, _INTS, _INTS, _BYTES), cache=True, nogil=True)

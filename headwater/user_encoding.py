@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import from_dtype, njit, types
 
-from headwater.byte_writing import put_int
+from headwater.byte_writing import put_int, put_text
 from headwater.fold import USER
 from headwater.texts import EncodedTexts
 from headwater.user_record import (
@@ -80,9 +80,7 @@ def _put_texts(out: Bytes, at: int, numbers: Numbers, count: int, data: Bytes, b
         if place:
             out[at] = _NEWLINE
             at += 1
-        for byte in range(begins[numbers[place]], begins[numbers[place] + 1]):
-            out[at] = data[byte]
-            at += 1
+        at = put_text(out, at, numbers[place], data, begins)
     return at
 
 
