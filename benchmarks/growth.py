@@ -58,7 +58,8 @@ async def _row(users: int) -> dict[str, Any]:
         fold, offsets = EngagementFold(store, _Nowhere(), Report(), lambda: LATER_MS), count(HISTORY_LENGTH)
 
         async def engage(user_ids: Sequence[str]) -> None:
-            await fold.apply([_engagement(user_id, next(offsets)) for user_id in user_ids])
+            tell = await fold.apply([_engagement(user_id, next(offsets)) for user_id in user_ids])
+            await tell()
 
         row["query_us"] = await _timed(store.users_and_delivered, users, 1, random)
         row["job_us_a_user"] = await _timed(store.users_and_delivered, users, USERS_AT_ONCE, random)

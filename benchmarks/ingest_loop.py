@@ -34,7 +34,8 @@ class IngestLoop:
         """Apply all events in some records, in batches as a stream worker does."""
         events = [event for record in records for event in record.events()]
         for start in range(0, len(events), MAX_BATCH):
-            await self._fold.apply(events[start : start + MAX_BATCH])
+            tell = await self._fold.apply(events[start : start + MAX_BATCH])
+            await tell()
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Append records and wait until they are there."""

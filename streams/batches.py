@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import faust
 from kafka.errors import KafkaError as SyncKafkaError
@@ -20,7 +20,10 @@ TURNS = 10
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 RETRIED = (RedisError, StaleWrites, PublishFailed, SyncKafkaError, OSError)
-Apply = Callable[[list[Record]], Awaitable[None]]
+Telling = Callable[[], Coroutine[Any, Any, None]]
+"""What is left to do of a batch before it is acknowledged, while the next one is applied: to tell others of it."""
+Apply = Callable[[list[Record]], Awaitable[Telling | None]]
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ async def apply_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> 
     batch, since a batch costs more than its records. A crash before the acknowledgement repeats a batch; while Redis or
     Kafka is unavailable it is tried again, and later records wait.
     """
-    read_ahead = ReadAhead()
+    read_ahead, told = ReadAhead(), None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(read_ahead.read(stream))
         while True:
@@ -64,9 +67,11 @@ async def apply_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> 
             events = read_ahead.take()
             records = chain.from_iterable(map(_records, events))  # frames are taken apart as their turn comes
             while batch := list(islice(records, at_once)):
-                await apply_with_retry(apply, batch)
-            for event in events:
-                event.ack()
+                telling = await apply_with_retry(apply, batch)
+                if told:
+                    await told  # one after the other, so that others are told in order
+                told = tasks.create_task(telling()) if telling else None
+            tasks.create_task(_acknowledge(events, told))
 
 
 class ReadAhead:
@@ -101,17 +106,24 @@ class ReadAhead:
         return events
 
 
+async def _acknowledge(events: Sequence[Any], told: asyncio.Task[None] | None) -> None:
+    """Acknowledge messages once others have been told of them."""
+    if told:
+        await told
+    for event in events:
+        event.ack()
+
+
 def _records(event: Any) -> Iterator[Record]:
     return (record for fetched in event.value for record in Record.of(fetched).events())
 
 
-async def apply_with_retry(apply: Callable[[list[Any]], Awaitable[None]], records: list[Any]) -> None:
-    """Call `apply` until the services it needs are available."""
+async def apply_with_retry(apply: Callable[[list[Any]], Awaitable[Result]], records: list[Any]) -> Result:
+    """Call `apply` until the services it needs are available, and return what it returns."""
     backoff_s = FIRST_BACKOFF_S
     while True:
         try:
-            await apply(records)
-            return
+            return await apply(records)
         except RETRIED as error:
             level = logging.WARNING if backoff_s == FIRST_BACKOFF_S else logging.DEBUG
             log.log(level, "%d records wait: %s %s", len(records), type(error).__name__, error)

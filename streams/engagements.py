@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
 from headwater.succession_encoding import encode_successions
 from headwater.users import Folded, Placed
-from streams.batches import apply_with_retry
+from streams.batches import Telling, apply_with_retry
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Outgoing, Record
 from streams.report import Report
@@ -43,8 +44,8 @@ class EngagementFold:
     def __post_init__(self) -> None:
         self.cache = StateCache(self.store)
 
-    async def apply(self, records: Sequence[Record]) -> None:
-        """Fold, store, publish; the caller commits offsets after this returns.
+    async def apply(self, records: Sequence[Record]) -> Telling:
+        """Fold and store; the caller commits offsets after what this returns has published.
 
         Raises:
             RedisError, StaleWrites, PublishFailed: nothing is stored, the same batch can be applied again.
@@ -67,9 +68,9 @@ class EngagementFold:
             self.cache.forget()
             raise
         self._count(folded, letters)
-        # 6. Publish activity and successions, which carry their offsets, so repeating them is harmless. This is retried here,
+        # 6. Publish activity and successions, which carry their offsets, so repeating them is harmless. Only this is retried,
         # since what is stored must not be folded again: duplicates would look like repeated engagements.
-        await apply_with_retry(self.publisher.publish, [*_activities(writes), *self._successions(folded)])
+        return partial(apply_with_retry, self.publisher.publish, [*_activities(writes), *self._successions(folded)])
 
     def _decode(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Engagement]], list[DeadLetter]]:
         latest_ms = self.latest_ms()

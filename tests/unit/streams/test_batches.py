@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,3 +74,45 @@ async def test_messages_that_are_handed_over_together_are_one_batch() -> None:
     agent.cancel()
     assert batches == [[0, 1, 2, 3]]
     assert stream.acked == [0, 1, 2, 3]
+
+
+async def test_a_batch_is_acknowledged_once_told_while_the_next_one_is_applied() -> None:
+    app, stream = App(), Stream(3)
+    applied, told, may_tell = list[int](), list[int](), asyncio.Event()
+
+    async def tell(offsets: list[int]) -> None:
+        await may_tell.wait()
+        told.extend(offsets)
+
+    async def apply(records: list[Record]) -> Callable[[], Any]:
+        offsets = [record.offset for record in records]
+        applied.extend(offsets)
+        return partial(tell, offsets)
+
+    attach(app, "t", apply, at_once=1)  # type: ignore[arg-type]
+    agent = asyncio.ensure_future(app.agents[0](stream))
+    while len(applied) < 2:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    assert (applied, told, stream.acked) == ([0, 1], [], [])  # one is told at a time
+    may_tell.set()
+    while len(stream.acked) < 3:
+        await asyncio.sleep(0.001)
+    agent.cancel()
+    assert applied == told == stream.acked == [0, 1, 2]
+
+
+async def test_nothing_is_acknowledged_of_which_telling_fails() -> None:
+    app, stream = App(), Stream(1)
+
+    async def tell() -> None:
+        raise AttributeError("a fault")
+
+    async def apply(records: list[Record]) -> Callable[[], Any]:
+        return tell
+
+    attach(app, "t", apply)  # type: ignore[arg-type]
+    with pytest.raises(ExceptionGroup):
+        await app.agents[0](stream)
+    assert app.reason is not None
+    assert stream.acked == []

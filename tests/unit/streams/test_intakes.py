@@ -54,6 +54,12 @@ def engaged(offset: int, item_id: str) -> Record:
     return Record("engagements", 0, offset, b"u", event.to_wire())
 
 
+async def applied(fold: EngagementFold, records: list[Record]) -> None:
+    """Apply a batch and tell of it."""
+    tell = await fold.apply(records)
+    await tell()
+
+
 async def test_the_first_items_wait_until_it_is_known_for_which_versions_to_embed(tmp_path: Path) -> None:
     make_bundle(tmp_path, "v1", ["news"])
     registry, published = Registry(["v1", "missing"], unavailable=True), Published()
@@ -82,7 +88,7 @@ async def test_what_is_told_of_long_ids_fits_into_records() -> None:
         Engagement(event_id=str(n), user_id="u", item_id=items[n % 60].item_id, occurred_at=NOW_MS + n)
         for n in range(512)
     ]
-    await fold.apply([Record("engagements", 0, n, b"u", event.to_wire()) for n, event in enumerate(events)])
+    await applied(fold, [Record("engagements", 0, n, b"u", event.to_wire()) for n, event in enumerate(events)])
     assert max(len(each.value or b"") for each in published.records) < LARGEST_RECORD
     told = [each for each in published.records if each.topic == ITEM_SUCCESSIONS]
     offsets = [one.offset for each in told for one in decode_successions(each.value or b"")]
@@ -97,10 +103,10 @@ async def test_what_is_refused_is_kept_though_its_batch_is_repeated_once_it_coul
     batch = [engaged(0, "fresh"), engaged(1, "old")]
     published.failing = {ITEM_ACTIVITY}
     with pytest.raises(TimeoutError):  # as a worker that ends meanwhile
-        await asyncio.wait_for(fold.apply(batch), 0.05)
+        await asyncio.wait_for(applied(fold, batch), 0.05)
     await store.commit(FeatureWrites(items={"fresh": StoredItem(item("fresh"), 0, 1)}))
     published.failing = set()
-    await fold.apply(batch)
+    await applied(fold, batch)
     (user,) = await store.users(["u"])
     assert user is not None
     assert user.state.item_ids == ("old",)
@@ -114,7 +120,8 @@ async def test_duplicates_are_not_told_though_telling_fails_at_first() -> None:
     fold = EngagementFold(store, published, Report(), lambda: NOW_MS + 10_000)
     event = Engagement(event_id="e", user_id="u", item_id="i", occurred_at=NOW_MS).to_wire()
     published.failing = {ITEM_ACTIVITY}
-    applying = asyncio.create_task(fold.apply([Record("engagements", 0, offset, b"u", event) for offset in range(3)]))
+    records = [Record("engagements", 0, offset, b"u", event) for offset in range(3)]
+    applying = asyncio.create_task(applied(fold, records))
     await asyncio.sleep(0.05)
     published.failing = set()
     await applying
