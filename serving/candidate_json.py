@@ -1,4 +1,7 @@
-"""Candidates as JSON, compiled: to make and encode an object of each takes longer than the search."""
+"""Answers as JSON, compiled: to make and encode an object of each candidate takes longer than the search."""
+
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +19,38 @@ _ONE = 10**DECIMALS
 _SCORE_BYTES = 24
 """Room for a score; one of `_UNWRITABLE` or more becomes null."""
 _UNWRITABLE = 1e13
-_BEFORE_ID, _BEFORE_SCORE, _NULL = (np.frombuffer(text, np.uint8) for text in (b'{"item_id":', b',"score":', b"null"))
+_BEFORE_ID, _BEFORE_SCORE, _NULL, _BEFORE_CANDIDATES, _END = (
+    np.frombuffer(text, np.uint8) for text in (b'{"item_id":', b',"score":', b"null", b',"candidates":[', b"]}\n")
+)
+_LINE_BYTES = len(_BEFORE_CANDIDATES) + len(_END)
 _EXTRA_BYTES = len(_BEFORE_ID) + len(_BEFORE_SCORE) + _SCORE_BYTES + 2
 _TEXT, _OUT, _INTS = types.Array(types.uint8, 1, "C", readonly=True), types.uint8[::1], types.int64[::1]
 _SCORES = types.float32[::1]
+_TEN = np.uint64(10)
 _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 
 
-def candidates_json(candidates: Candidates) -> bytes:
-    """Return `{"item_id": …, "score": …}` of each candidate, scores to `DECIMALS`, with commas in between."""
-    texts, begins, longest = candidates.pool.encoded or _encoded(candidates.pool)
-    written = np.empty((longest + _EXTRA_BYTES) * len(candidates.positions), np.uint8)
-    end = _write(texts, begins, candidates.positions, candidates.scores, written)
+def json_lines(heads: Sequence[dict[str, object]], answers: Sequence[Candidates]) -> bytes:
+    """Return a line of JSON for each of B answers.
+
+    Args:
+        heads: B objects, none of them empty; `candidates` is added to each: a list of `{"item_id": …, "score": …}`, scores
+            to `DECIMALS`.
+        answers: Of one pool.
+    """
+    texts, begins, longest = answers[0].pool.encoded or _encoded(answers[0].pool)
+    encoded = list(map(orjson.dumps, heads))
+    head_ends = np.array([0, *accumulate(map(len, encoded))])
+    ends = np.array([0, *accumulate([len(answer.positions) for answer in answers])])
+    if len(answers) == 1:
+        positions, scores = answers[0].positions, answers[0].scores
+    else:
+        positions = np.concatenate([answer.positions for answer in answers])
+        scores = np.concatenate([answer.scores for answer in answers])
+    joined = b"".join(encoded)
+    room = len(joined) + _LINE_BYTES * len(answers) + (longest + _EXTRA_BYTES) * len(positions)
+    written = np.empty(room, np.uint8)
+    end = _write(np.frombuffer(joined, np.uint8), head_ends, texts, begins, positions, scores, ends, written)
     return written[:end].tobytes()
 
 
@@ -38,31 +61,33 @@ def _encoded(pool: ItemIds) -> tuple[Bytes, Ints, int]:
     return pool.encoded
 
 
-@njit(types.int64(_OUT, types.int64, _TEXT), cache=True, nogil=True)
-def _put(out: Bytes, at: int, text: Bytes) -> int:
-    for place in range(len(text)):
-        out[at + place] = text[place]
-    return at + len(text)
+@njit(types.int64(_OUT, types.int64, _TEXT, types.int64, types.int64), cache=True, nogil=True)
+def _put(out: Bytes, at: int, text: Bytes, begin: int, end: int) -> int:
+    """Write a part of a text, and return where it ends; a view of the part would take longer."""
+    for place in range(end - begin):
+        out[at + place] = text[begin + place]
+    return at + end - begin
 
 
 @njit(types.int64(_OUT, types.int64, types.float32), cache=True, nogil=True)
 def _put_score(out: Bytes, at: int, score: float) -> int:
     if not abs(score) < _UNWRITABLE:
-        return _put(out, at, _NULL)
-    parts = np.int64(round(abs(np.float64(score)) * _ONE))
+        return _put(out, at, _NULL, 0, len(_NULL))
+    parts = np.uint64(abs(np.float64(score)) * _ONE + 0.5)
     if score < 0.0 and parts:
         out[at] = _MINUS
         at += 1
-    digits, least = DECIMALS + 1, _ONE * 10
+    digits, least = DECIMALS + 1, np.uint64(_ONE * 10)
     while parts >= least:
-        digits, least = digits + 1, least * 10
+        digits, least = digits + 1, least * _TEN
     point = at + digits - DECIMALS
     for place in range(at + digits, at - 1, -1):
         if place == point:
             out[place] = _POINT
         else:
-            out[place] = _ZERO + parts % 10
-            parts //= 10
+            rest = parts // _TEN
+            out[place] = _ZERO + (parts - rest * _TEN)
+            parts = rest
     return at + digits + 1
 
 
@@ -81,16 +106,23 @@ def _find_strings(texts: Bytes, begins: Ints) -> int:
     return longest
 
 
-@njit(types.int64(_TEXT, _INTS, _INTS, _SCORES, _OUT), cache=True, nogil=True)
-def _write(texts: Bytes, begins: Ints, positions: Ints, scores: Floats, out: Bytes) -> int:
-    """Write the candidates; return where the text ends in `out`."""
+@njit(types.int64(_TEXT, _INTS, _TEXT, _INTS, _INTS, _SCORES, _INTS, _OUT), cache=True, nogil=True)
+def _write(
+    heads: Bytes, head_ends: Ints, texts: Bytes, begins: Ints, positions: Ints, scores: Floats, ends: Ints, out: Bytes
+) -> int:
+    """Write lines; return where the last one ends in `out`."""
     at = 0
-    for rank in range(len(positions)):
-        at = _put(out, at, _BEFORE_ID)
-        for byte in range(begins[positions[rank]], begins[positions[rank] + 1] - 1):
-            out[at] = texts[byte]
-            at += 1
-        at = _put_score(out, _put(out, at, _BEFORE_SCORE), scores[rank])
-        out[at], out[at + 1] = _CLOSE, _COMMA
-        at += 2
-    return max(at - 1, 0)
+    for answer in range(len(ends) - 1):
+        at = _put(out, at, heads, head_ends[answer], head_ends[answer + 1] - 1)  # but for the closing brace
+        at = _put(out, at, _BEFORE_CANDIDATES, 0, len(_BEFORE_CANDIDATES))
+        for hit in range(ends[answer], ends[answer + 1]):
+            at = _put(out, at, _BEFORE_ID, 0, len(_BEFORE_ID))
+            at = _put(out, at, texts, begins[positions[hit]], begins[positions[hit] + 1] - 1)  # but for the comma
+            at = _put(out, at, _BEFORE_SCORE, 0, len(_BEFORE_SCORE))
+            at = _put_score(out, at, scores[hit])
+            out[at], out[at + 1] = _CLOSE, _COMMA
+            at += 2
+        if ends[answer] < ends[answer + 1]:
+            at -= 1  # no comma after the last one
+        at = _put(out, at, _END, 0, len(_END))
+    return at

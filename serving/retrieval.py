@@ -2,13 +2,12 @@
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 
 from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
@@ -20,7 +19,7 @@ from headwater.query_features import Query, encode_queries
 from headwater.stores import FeatureStore
 from headwater.user_record import UserRecord
 from headwater.user_state import EMPTY, UserState
-from serving.candidate_json import candidates_json
+from serving.candidate_json import json_lines
 from serving.clock import Clock
 from serving.loaded import LoadedGenerations, ServingPair
 
@@ -82,7 +81,10 @@ class Answer(NamedTuple):
 
     def to_json(self, **more: object) -> bytes:
         """Return the answer, and `more`, as a `headwater.events.UserCandidates` in JSON."""
-        document = {
+        return json_lines([self._head(more)], [self.candidates])[:-1]
+
+    def _head(self, more: Mapping[str, object]) -> dict[str, object]:
+        return {
             "user_id": self.user_id,
             "topic": self.topic,
             "bundle_version": self.version,
@@ -92,7 +94,15 @@ class Answer(NamedTuple):
             "cold_start": self.cold_start,
             **more,
         }
-        return orjson.dumps(document)[:-1] + b',"candidates":[%b]}' % candidates_json(self.candidates)
+
+    @staticmethod
+    def to_lines(answers: "Sequence[Answer]") -> bytes:
+        """Return answers as `to_json` does, a line each; quickest for those found together, which share a pool of ids."""
+        parts = []
+        for _, found_together in groupby(answers, lambda answer: id(answer.candidates.pool)):
+            part = list(found_together)
+            parts.append(json_lines([each._head({}) for each in part], [each.candidates for each in part]))
+        return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

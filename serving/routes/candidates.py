@@ -19,7 +19,7 @@ from headwater.events import Identifier, UserCandidates
 from headwater.index import Relevance
 from serving.faults import fault_of
 from serving.loaded import ServingPair
-from serving.retrieval import Filters, TopicQuery, require_topic
+from serving.retrieval import Answer, Filters, TopicQuery, require_topic
 from serving.routes.access import HeadwaterState
 from serving.state import State
 
@@ -152,7 +152,7 @@ async def _lines(state: State, request: BulkRequest, pair: ServingPair) -> Async
             async for answers in state.retrieval.all_answers(request.user_ids, topic, request.k, filters, pair):
                 state.metrics.answered.inc(len(answers))
                 left -= len(answers)
-                yield b"".join(answer.to_json() + b"\n" for answer in answers)
+                yield Answer.to_lines(answers)
     except Exception as error:
         state.metrics.failed.inc(left)
         if not isinstance(error, HeadwaterError | RedisError):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.events import UserCandidates
-from headwater.index import Candidates
+from headwater.index import Candidates, ItemIds
 from serving.retrieval import Answer
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9) | st.text('",\\{}:', min_size=1)
@@ -21,3 +21,13 @@ def test_json_says_it_all(found: list[tuple[str, float]], user_id: str) -> None:
     assert (read.user_id, read.topic, read.bundle_version, read.freshness_ms) == (user_id, "t", "v1", 12)
     assert [each.item_id for each in read.candidates] == item_ids
     assert [each.score for each in read.candidates] == pytest.approx([score for _, score in found], abs=2e-5)
+
+
+def test_lines_are_answers_whether_found_together_or_not() -> None:
+    scores = np.array([2.0, 1.0], dtype=np.float32)
+    together = ItemIds(["a", "b"])
+    found = [Candidates(together, np.array([1, 0]), scores), Candidates(together, np.array([0]), scores[:1])]
+    found += [Candidates.of(["c", "d"], scores), Candidates.of([], scores[:0])]
+    answers = [Answer(str(n), "t", each, "v1", "v1", None, None, cold_start=False) for n, each in enumerate(found)]
+    assert Answer.to_lines(answers).splitlines() == [answer.to_json() for answer in answers]
+    assert Answer.to_lines([]) == b""

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from headwater.index import Candidates, ItemIds
-from serving.candidate_json import candidates_json
+from serving.candidate_json import json_lines
 
 ODD_IDS = ['"', "\\", '\\"', '","score":1},{', "é", "日本", "\n\t\x01", " ", "a" * 256]
 
 
 def written(item_ids: list[str], scores: list[float]) -> list[dict[str, object]]:
-    document = b"[" + candidates_json(Candidates.of(item_ids, np.array(scores, dtype=np.float32))) + b"]"
-    read: list[dict[str, object]] = json.loads(document)
+    line = json.loads(json_lines([{"user_id": "u"}], [Candidates.of(item_ids, np.array(scores, dtype=np.float32))]))
+    assert line["user_id"] == "u"
+    read: list[dict[str, object]] = line["candidates"]
     return read
 
 
@@ -23,12 +24,19 @@ def test_what_is_written_is_what_json_reads() -> None:
     assert [each["score"] for each in found] == pytest.approx(scores, abs=0.00001, rel=1e-6)
 
 
-def test_answers_may_share_their_items() -> None:
-    pool = ItemIds(ODD_IDS)
-    for positions in ([4, 0, 3], [0], [8, 1]):
-        candidates = Candidates(pool, np.array(positions), np.arange(len(positions), dtype=np.float32))
-        read = json.loads(b"[" + candidates_json(candidates) + b"]")
-        assert [each["item_id"] for each in read] == candidates.item_ids == [ODD_IDS[at] for at in positions]
+def test_answers_that_share_their_items_are_lines() -> None:
+    pool, places = ItemIds(ODD_IDS), ([4, 0, 3], [], [0], [8, 1])
+    answers = [
+        Candidates(pool, np.array(positions, np.int64), np.arange(len(positions), dtype=np.float32))
+        for positions in places
+    ]
+    heads = [{"user_id": user_id, "n": n} for n, user_id in enumerate(["}", "\n", "", "u"])]
+    lines = json_lines(heads, answers).splitlines()
+    for line, head, answer, positions in zip(map(json.loads, lines), heads, answers, places, strict=True):
+        read = line.pop("candidates")
+        assert line == head
+        assert [each["item_id"] for each in read] == answer.item_ids == [ODD_IDS[at] for at in positions]
+        assert [each["score"] for each in read] == list(range(len(positions)))
 
 
 def test_no_candidates_are_an_empty_list() -> None:
