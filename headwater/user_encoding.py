@@ -16,6 +16,7 @@ from headwater.user_record import (
     EVENT_HASH_BYTES,
     FORMAT,
     HEADER,
+    LATER_BYTES,
     NEAR_MS,
     NEAR_TIMES,
     TIME_BYTES,
@@ -29,7 +30,7 @@ _HEADER_BYTES = HEADER.size
 _SEPARATOR = 0xA
 """The nibble between texts of digits."""
 _NEWLINE, _ZERO = b"\n0"
-_WEIGHT_BYTES, _LATER_BYTES = 8, 4
+_WEIGHT_BYTES = 8
 _USERS, _INT, _INTS, _BYTES = types.Array(from_dtype(USER), 1, "C"), types.int64, types.int64[::1], types.uint8[::1]
 _TEXTS = _BYTES, _INTS, types.boolean[::1]
 
@@ -166,7 +167,7 @@ def _encode(
         if user.past + user.counted and latest_ms - earliest_ms < NEAR_MS:
             flags |= NEAR_TIMES
             at = put_int(out, at, earliest_ms, TIME_BYTES)
-            length, base = _LATER_BYTES, earliest_ms
+            length, base = LATER_BYTES, earliest_ms
         for place in range(user.past):
             at = put_int(out, at, user.times_ms[place] - base, length)
         for place in range(user.counted):

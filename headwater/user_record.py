@@ -14,9 +14,11 @@ DIGIT_IDS, DIGIT_TOPICS, NEAR_TIMES = 2, 4, 8
 _FLAGS = DIGIT_IDS | DIGIT_TOPICS | NEAR_TIMES
 NEAR_MS = 2**32
 EVENT_HASH_BYTES = 6
-TIME_BYTES = 6
+TIME_BYTES, LATER_BYTES = 6, 4
 HEADER = struct.Struct("<BiqIHHHII")
 """Format and flags, partition, offset, engagements; numbers of past items, topics and events; bytes of item ids and of topics."""
+_LATER = [struct.Struct(f"<{count}I") for count in range(HISTORY_LENGTH + TOPIC_LIMIT + 1)]
+_WEIGHTS = [struct.Struct(f"<{count}d") for count in range(TOPIC_LIMIT + 1)]
 HEAD = slice(1, 13)
 """Partition and offset within an encoded record, which differ between successive records of a user."""
 
@@ -50,45 +52,40 @@ def decode_user_record(data: bytes) -> UserRecord:
     if len(data) < HEADER.size or data[0] & ~_FLAGS != FORMAT:
         raise ValueError("not a user record of this format")
     flags, partition, offset, engagements, n_history, n_topics, n_events, n_ids, n_names = HEADER.unpack_from(data)
-    near, n_times = bool(flags & NEAR_TIMES), n_history + n_topics
-    times_bytes = TIME_BYTES + 4 * n_times if near else TIME_BYTES * n_times
-    if len(data) != HEADER.size + n_ids + n_names + times_bytes + 8 * n_topics + EVENT_HASH_BYTES * n_events:
+    near, n_times = flags & NEAR_TIMES, n_history + n_topics
+    names_at = HEADER.size + n_ids
+    times_at = names_at + n_names
+    weights_at = times_at + (TIME_BYTES + LATER_BYTES * n_times if near else TIME_BYTES * n_times)
+    events_at = weights_at + 8 * n_topics
+    if len(data) != events_at + EVENT_HASH_BYTES * n_events:
         raise ValueError("not a whole user record")
     if n_history > HISTORY_LENGTH or n_topics > TOPIC_LIMIT or n_events > RECENT_EVENTS:
         raise ValueError("a user record with more entries than a user can have")
-    at = HEADER.size
-    ids = _texts(data[at : at + n_ids], n_history, digits=bool(flags & DIGIT_IDS))
-    at += n_ids
-    names = _texts(data[at : at + n_names], n_topics, digits=bool(flags & DIGIT_TOPICS))
-    at += n_names
-    if (len(ids), len(names)) != (n_history, n_topics):
+    ids = _texts(data[HEADER.size : names_at], n_history, flags & DIGIT_IDS)
+    names = _texts(data[names_at:times_at], n_topics, flags & DIGIT_TOPICS)
+    if len(ids) != n_history or len(names) != n_topics:
         raise ValueError("a user record with more or fewer texts than it says")
-    times = _times(data, at, n_times, near=near)
-    at += times_bytes
-    weights = struct.unpack_from(f"<{n_topics}d", data, at)
-    at += n_topics * 8
-    state = UserState(
-        item_ids=ids,
-        times_ms=times[:n_history],
-        topics=TopicCounters(names, weights, times[n_history:]),
-        engagements=engagements,
-    )
-    return UserRecord(state, partition, offset, data[at:])
+    times = _near_times(data, times_at, n_times) if near else _times(data, times_at, n_times)
+    topics = TopicCounters(names, _WEIGHTS[n_topics].unpack_from(data, weights_at), times[n_history:])
+    return UserRecord(UserState(ids, times[:n_history], topics, engagements), partition, offset, data[events_at:])
 
 
-def _texts(data: bytes, count: int, *, digits: bool) -> tuple[str, ...]:
+def _texts(data: bytes, count: int, digits: int) -> tuple[str, ...]:
     """Return `count` texts: lines, or, where all are digits, a nibble per digit and `a` between texts."""
     if not count:
         return ()
     return tuple(data.hex().split("a")[:count] if digits else data.decode().split("\n"))
 
 
-def _times(data: bytes, at: int, count: int, *, near: bool) -> tuple[int, ...]:
-    """Return `count` times, each of `TIME_BYTES`; near ones are the earliest of them, then 4 bytes each of how much later."""
-    if near:
-        earliest_ms = int.from_bytes(data[at : at + TIME_BYTES], "little")
-        later = struct.unpack_from(f"<{count}I", data, at + TIME_BYTES)
-        return tuple([earliest_ms + each for each in later])
+def _near_times(data: bytes, at: int, count: int) -> tuple[int, ...]:
+    """Return `count` times: the earliest of them in `TIME_BYTES`, then how much later each is, in `LATER_BYTES`."""
+    begin = at + TIME_BYTES
+    earliest_ms = int.from_bytes(data[at:begin], "little")
+    return tuple([earliest_ms + each for each in _LATER[count].unpack_from(data, begin)])
+
+
+def _times(data: bytes, at: int, count: int) -> tuple[int, ...]:
+    """Return `count` times, each of `TIME_BYTES`."""
     whole = np.zeros((count, 8), dtype=np.uint8)
     whole[:, :TIME_BYTES] = np.frombuffer(data, np.uint8, count * TIME_BYTES, at).reshape(count, TIME_BYTES)
     return tuple(whole.view("<i8").ravel().tolist())

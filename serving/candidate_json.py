@@ -61,18 +61,17 @@ def _encoded(pool: ItemIds) -> tuple[Bytes, Ints, int]:
     return pool.encoded
 
 
-@njit(types.int64(_OUT, types.int64, _TEXT, types.int64, types.int64), cache=True, nogil=True)
-def _put(out: Bytes, at: int, text: Bytes, begin: int, end: int) -> int:
-    """Write a part of a text, and return where it ends; a view of the part would take longer."""
-    for place in range(end - begin):
-        out[at + place] = text[begin + place]
-    return at + end - begin
+@njit(types.int64(_OUT, types.int64, _TEXT), cache=True, nogil=True)
+def _put(out: Bytes, at: int, text: Bytes) -> int:
+    for place in range(len(text)):
+        out[at + place] = text[place]
+    return at + len(text)
 
 
 @njit(types.int64(_OUT, types.int64, types.float32), cache=True, nogil=True)
 def _put_score(out: Bytes, at: int, score: float) -> int:
     if not abs(score) < _UNWRITABLE:
-        return _put(out, at, _NULL, 0, len(_NULL))
+        return _put(out, at, _NULL)
     parts = np.uint64(abs(np.float64(score)) * _ONE + 0.5)
     if score < 0.0 and parts:
         out[at] = _MINUS
@@ -113,16 +112,20 @@ def _write(
     """Write lines; return where the last one ends in `out`."""
     at = 0
     for answer in range(len(ends) - 1):
-        at = _put(out, at, heads, head_ends[answer], head_ends[answer + 1] - 1)  # but for the closing brace
-        at = _put(out, at, _BEFORE_CANDIDATES, 0, len(_BEFORE_CANDIDATES))
+        for place in range(head_ends[answer], head_ends[answer + 1] - 1):  # but for the closing brace
+            out[at] = heads[place]
+            at += 1
+        at = _put(out, at, _BEFORE_CANDIDATES)
         for hit in range(ends[answer], ends[answer + 1]):
-            at = _put(out, at, _BEFORE_ID, 0, len(_BEFORE_ID))
-            at = _put(out, at, texts, begins[positions[hit]], begins[positions[hit] + 1] - 1)  # but for the comma
-            at = _put(out, at, _BEFORE_SCORE, 0, len(_BEFORE_SCORE))
+            at = _put(out, at, _BEFORE_ID)
+            for place in range(begins[positions[hit]], begins[positions[hit] + 1] - 1):  # but for the comma
+                out[at] = texts[place]
+                at += 1
+            at = _put(out, at, _BEFORE_SCORE)
             at = _put_score(out, at, scores[hit])
             out[at], out[at + 1] = _CLOSE, _COMMA
             at += 2
         if ends[answer] < ends[answer + 1]:
             at -= 1  # no comma after the last one
-        at = _put(out, at, _END, 0, len(_END))
+        at = _put(out, at, _END)
     return at
