@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from headwater.bundle import Bundle
 from headwater.errors import BundleError, BundleRefused
-from headwater.events import Item
+from headwater.events import Item, now_ms
 from headwater.features import encode_items
 from headwater.generations import Generations
 from headwater.item_embedding import ItemEmbedding, embedding_key, encode_item_embedding
@@ -17,7 +17,10 @@ from headwater.names import ITEM_EMBEDDINGS
 from streams.record import Outgoing
 
 RETRY_S = 30.0
+SETTLE_S = 2.0
+"""Within this time every worker has read the registry again, and has loaded the bundle of a generation that is requested."""
 
+Known = TypeVar("Known")
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,8 @@ class Embedder:
         known: Whether the registry has been read: until then the versions to embed for are unknown.
         registered: Versions that items are embedded for, by every worker that could load their bundles.
         refused: Versions whose bundles cannot be loaded here, tried again every `RETRY_S`; a missing bundle at each refresh.
+        missed: Versions whose bundles took longer than `SETTLE_S`, so that whoever builds the generation may not embed what was
+            stored here meanwhile: since which epoch ms.
     """
 
     def __init__(self, generations: Generations, model_dir: Path) -> None:
@@ -46,6 +51,9 @@ class Embedder:
         self.known = False
         self.registered: list[str] = []
         self.refused: dict[str, Refusal] = {}
+        self.missed: dict[str, int] = {}
+        self._absent_since_ms: dict[str, int] = {}
+        self._read_ms = now_ms()
         self._model_dir = model_dir
         self._bundles: dict[str, Bundle] = {}
         self._refreshing = asyncio.Lock()
@@ -62,12 +70,17 @@ class Embedder:
             RedisError: the registry cannot be read now.
         """
         async with self._refreshing:
+            former_ms, self._read_ms = self._read_ms if self.known else now_ms(), now_ms()
             registered = await asyncio.to_thread(self.generations.all)
             wanted = {generation.version for generation in registered if generation.state not in ("failed", "pruned")}
             for version in sorted(wanted - set(self._bundles)):
+                since_ms = self._absent_since_ms.setdefault(version, former_ms)
                 await self._load(version)
-            self._bundles = {version: bundle for version, bundle in self._bundles.items() if version in wanted}
-            self.refused = {version: why for version, why in self.refused.items() if version in wanted}
+                if version in self._bundles and now_ms() - since_ms > SETTLE_S * 1000:
+                    self.missed[version] = since_ms
+            self._absent_since_ms = _those_in(wanted - set(self._bundles), self._absent_since_ms)
+            self._bundles = _those_in(wanted, self._bundles)
+            self.refused, self.missed = _those_in(wanted, self.refused), _those_in(wanted, self.missed)
             self.registered = sorted(wanted)
             self.known = True
 
@@ -95,6 +108,10 @@ class Embedder:
                 value = encode_item_embedding(ItemEmbedding(item.item_id, item.topics, item.published_at, embedding))
                 records.append(Outgoing(ITEM_EMBEDDINGS, embedding_key(version, item.item_id), value))
         return records
+
+
+def _those_in(versions: Collection[str], known: Mapping[str, Known]) -> dict[str, Known]:
+    return {version: what for version, what in known.items() if version in versions}
 
 
 def tombstones(item_ids: Sequence[str], versions: Sequence[str]) -> list[Outgoing]:

@@ -10,15 +10,13 @@ from headwater.events import now_ms
 from headwater.generations import Generation
 from headwater.stores import FeatureStore
 from headwater.stores.protocol import StoredItem
-from streams.embedder import Embedder, tombstones
+from streams.embedder import SETTLE_S, Embedder, tombstones
 from streams.publisher import Publisher
 
 SILENT_MS = 10_000
 """A builder without a heartbeat for this long is taken for dead."""
-SETTLE_S = 2.0
-"""Within this time every worker has read the registry again."""
 RESCAN_MARGIN_MS = 5_000
-"""Items stored this long before a build began are embedded again at its end, since clocks of workers differ."""
+"""Items are embedded again that were stored this long before they may have been missed, since clocks of workers differ."""
 BATCH = 500
 
 log = logging.getLogger(__name__)
@@ -47,12 +45,23 @@ class Rebuild:
         Raises:
             RedisError, PublishFailed: the generation stays claimed; it is done again once its heartbeat is `SILENT_MS` old.
         """
+        await self._embed_missed()
         try:
             for generation in await asyncio.to_thread(self.embedder.generations.all):
                 if _is_free(generation):
                     await self._process(generation)
         except (UnknownGeneration, TakenOver) as ended:
             log.info("%s", ended)
+
+    async def _embed_missed(self) -> None:
+        """Embed what was stored here while a bundle was not there yet, after its generation was built elsewhere perhaps."""
+        for version, since_ms in list(self.embedder.missed.items()):
+            embedded = 0
+            async for batch in self.store.catalogue(BATCH, since_ms - RESCAN_MARGIN_MS):
+                await self._embed(version, batch)
+                embedded += len(batch)
+            self.embedder.missed.pop(version, None)
+            log.info("%s: its bundle came late, so %d items of the meantime are embedded now", version, embedded)
 
     async def _process(self, generation: Generation) -> None:
         version = generation.version

@@ -25,7 +25,8 @@ def test_what_is_written_is_what_json_reads() -> None:
 
 
 def test_answers_that_share_their_items_are_lines() -> None:
-    pool, places = ItemIds(ODD_IDS), ([4, 0, 3], [], [0], [8, 1])
+    pool = ItemIds(ODD_IDS)
+    places: list[list[int]] = [[4, 0, 3], [], [0], [8, 1]]
     answers = [
         Candidates(pool, np.array(positions, np.int64), np.arange(len(positions), dtype=np.float32))
         for positions in places

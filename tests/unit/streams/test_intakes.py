@@ -158,7 +158,7 @@ async def test_a_worker_that_was_put_out_of_its_group_overwrites_nothing() -> No
     store, records = Interrupted(), [engaged(number, "i") for number in range(10)]
     await store.commit(FeatureWrites(items={"i": StoredItem(item("i"), 0, 0)}))
     former, successor = (EngagementFold(store, Published(), Report(), lambda: NOW_MS + 10_000) for _ in range(2))
-    store.between = partial(successor.apply, records)
+    store.between = partial(applied, successor, records)
     with pytest.raises(StaleWrites):
         await former.apply(records[:6])
     await former.apply(records[:6])

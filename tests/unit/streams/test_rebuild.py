@@ -20,6 +20,7 @@ from headwater.stores.protocol import StoredItem
 from streams.embedder import Embedder, Refusal
 from streams.rebuild import Rebuild, TakenOver
 from streams.record import Outgoing
+from tests.bundles import make_bundle
 
 ITEMS, D = 1200, 8
 
@@ -106,3 +107,41 @@ async def test_whoever_refuses_a_bundle_that_another_one_builds_says_nothing(
     await building
     assert generations.get("v1").state == "built"
     assert len(set(published.keys)) == ITEMS
+
+
+async def test_a_worker_whose_bundle_came_late_embeds_what_it_stored_meanwhile(
+    generations: Generations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.embedder.SETTLE_S", 0.01)
+    store, published = MemoryFeatureStore(), Published()
+    published.may_go_on.set()
+    embedder = Embedder(generations, tmp_path)
+    rebuild = Rebuild("late", store, published, embedder)
+    await embedder.refresh()
+    generations.update(
+        "v1", lambda known: known.model_copy(update={"state": "built"})
+    )  # by a worker that has the bundle
+    item = Item(item_id="meanwhile", topics=("t",), published_at=10**12)
+    await store.commit(FeatureWrites(items={"meanwhile": StoredItem(item)}))
+    await asyncio.sleep(0.02)
+    await embedder.refresh()
+    await rebuild.run_pending()
+    assert published.keys == []
+    make_bundle(tmp_path, "v1", ["t"])
+    await embedder.refresh()
+    await rebuild.run_pending()
+    await rebuild.run_pending()
+    assert published.keys == [embedding_key("v1", "meanwhile")]
+
+
+async def test_a_worker_that_has_a_bundle_in_time_leaves_everything_to_the_builder(
+    generations: Generations, tmp_path: Path
+) -> None:
+    make_bundle(tmp_path, "v1", ["t"])
+    make_bundle(tmp_path, "v2", ["t"])
+    embedder = Embedder(generations, tmp_path)
+    await embedder.refresh()
+    generations.request("v2")
+    await embedder.refresh()
+    assert embedder.versions == ["v1", "v2"]
+    assert embedder.missed == {}
