@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -21,6 +21,8 @@ from headwater.user_record import HEAD, UserRecord, decode_user_record
 DECODED_ITEMS = 20_000
 CONNECTIONS = 100
 """Connections beyond one per concurrent query; redis-py raises when the pool is exhausted."""
+MEMBERS = 1_000
+"""Members named in one command at most."""
 EXPIRY_GRACE_MS = 60_000
 """Grace after an item's TTL, for clock skew."""
 COMMIT = f"""
@@ -179,7 +181,7 @@ class RedisFeatureStore:
         for partition, scores in newest.items():
             key = self._names.active_items(partition)
             yield "SADD", self._names.activity_partitions(), partition
-            yield "ZADD", key, *_scored(scores)
+            yield from _scored(key, scores)
             yield "ZREMRANGEBYSCORE", key, "-inf", max(scores.values()) - self._item_ttl_ms
             yield "PEXPIRE", key, self._item_ttl_ms
 
@@ -187,11 +189,10 @@ class RedisFeatureStore:
         noted_ms = now_ms()
         kept = {item_id: noted_ms for item_id, stored in items.items() if stored is not None}
         gone = items.keys() - kept.keys()
-        if kept:
-            yield "ZADD", self._names.catalogue(), *_scored(kept)
-        if gone:
-            yield "DEL", *map(self._names.item, gone)
-            yield "ZREM", self._names.catalogue(), *gone
+        yield from _scored(self._names.catalogue(), kept)
+        for part in _parts(gone):
+            yield "DEL", *map(self._names.item, part)
+            yield "ZREM", self._names.catalogue(), *part
 
     async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
         members: Any = await self._redis.zrangebyscore(self._names.catalogue(), since_ms, "+inf")
@@ -232,8 +233,17 @@ class RedisFeatureStore:
         await self._redis.aclose()
 
 
-def _scored(scores: Mapping[str, int]) -> Iterator[str | int]:
-    return chain.from_iterable((score, member) for member, score in scores.items())
+def _scored(key: str, scores: Mapping[str, int]) -> Iterator[Command]:
+    """Yield the commands that set members' scores."""
+    for part in _parts(scores):
+        yield "ZADD", key, *chain.from_iterable((scores[member], member) for member in part)
+
+
+def _parts(members: Iterable[str]) -> Iterator[list[str]]:
+    """Yield `MEMBERS` at a time: Redis' Lua cannot call a command of more than 8,000 words."""
+    left = iter(members)
+    while part := list(islice(left, MEMBERS)):
+        yield part
 
 
 def _decoded(

@@ -188,6 +188,17 @@ async def test_the_catalogue_comes_in_batches(store: FeatureStore) -> None:
     assert await store.catalogue_size() == 25
 
 
+async def test_a_batch_may_be_large(store: FeatureStore) -> None:
+    ids = [f"i{number}" for number in range(9_000)]
+    kept = {item_id: StoredItem(ITEM.item.model_copy(update={"item_id": item_id}), 0, 0) for item_id in ids}
+    await store.commit(FeatureWrites(items=dict(kept), activities={(0, item_id): COUNTED for item_id in ids}))
+    assert await store.catalogue_size() == len(ids)
+    assert sum([len(batch) async for batch in store.active_items()]) == len(ids)
+    await store.commit(FeatureWrites(items=dict.fromkeys(ids)))
+    assert await store.catalogue_size() == 0
+    assert await store.items(ids) == [None] * len(ids)
+
+
 async def test_a_deleted_item_is_gone(store: FeatureStore) -> None:
     await store.commit(FeatureWrites(items={"i": ITEM}))
     await store.commit(FeatureWrites(items={"i": None, "never": None}))
