@@ -236,7 +236,8 @@ class RedisFeatureStore:
 def _scored(key: str, scores: Mapping[str, int]) -> Iterator[Command]:
     """Yield the commands that set members' scores."""
     for part in _parts(scores):
-        yield "ZADD", key, *chain.from_iterable((scores[member], member) for member in part)
+        words: Iterable[str | int] = chain.from_iterable((scores[member], member) for member in part)
+        yield "ZADD", key, *words
 
 
 def _parts(members: Iterable[str]) -> Iterator[list[str]]:
