@@ -77,7 +77,7 @@ def _served(corpus: Corpus, log: list[Logged]) -> list[Served]:
         history = record.state.item_ids[::-1]
         topics = corpus.items[corpus.item_index[engagement.item_id] - 1].topics
         placed, users = Placed(engagement, topics, logged.partition, logged.offset), Users()
-        users.put(engagement.user_id, record)
+        users.put({engagement.user_id: record})
         folded = users.fold([placed])
         stored[engagement.user_id] = users.encoded([0])[0]
         if folded.outcomes[0] == Outcome.APPLIED:

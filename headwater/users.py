@@ -1,6 +1,6 @@
 """Users as rows for the compiled fold, and the ids and names behind the numbers in them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -125,18 +125,33 @@ class Users:
         """Return a user's record, an empty one for an unknown user."""
         return decode_user_record(self.encoded([self.rows[user_id]])[0]) if user_id in self.rows else UserRecord()
 
-    def put(self, user_id: str, record: UserRecord) -> None:
-        """Set a user's row from a record."""
-        row, (state, partition, offset, recent_events) = self.row(user_id), record
-        user, past, counted = self.states[row], len(state.item_ids), len(state.topics.topics)
-        user["engagements"], user["partition"], user["position"] = state.engagements, partition, offset
-        user["past"], user["counted"] = past, counted
-        user["items"][:past], user["times_ms"][:past] = self.items.numbers(state.item_ids), state.times_ms
-        user["topics"][:counted] = self.topics.numbers(state.topics.topics)
-        user["weights"][:counted], user["as_of_ms"][:counted] = state.topics.weights, state.topics.as_of_ms
-        events = np.frombuffer(recent_events, np.uint8).reshape(-1, EVENT_HASH_BYTES)
-        user["seen"] = len(events)
-        user["events"][: len(events)] = np.pad(events, ((0, 0), (0, 8 - EVENT_HASH_BYTES))).view("<i8").ravel()
+    def put(self, records: Mapping[str, UserRecord]) -> None:
+        """Set users' rows from their records."""
+        if not records:
+            return
+        rows, users = _ints([self.row(user_id) for user_id in records]), self.states
+        for name, position in (("partition", 1), ("position", 2)):
+            users[name][rows] = [record[position] for record in records.values()]
+        states = [record.state for record in records.values()]
+        topics = [state.topics for state in states]
+        users["engagements"][rows] = [state.engagements for state in states]
+        users["past"][rows] = past = [len(state.item_ids) for state in states]
+        users["counted"][rows] = counted = [len(each.topics) for each in topics]
+        events = np.frombuffer(b"".join([record.recent_events for record in records.values()]), np.uint8)
+        events = np.pad(events.reshape(-1, EVENT_HASH_BYTES), ((0, 0), (0, 8 - EVENT_HASH_BYTES))).view("<i8").ravel()
+        users["seen"][rows] = seen = [len(record.recent_events) // EVENT_HASH_BYTES for record in records.values()]
+        for name, lengths, values in (
+            ("items", past, self.items.numbers(chain.from_iterable(state.item_ids for state in states))),
+            ("times_ms", past, list(chain.from_iterable(state.times_ms for state in states))),
+            ("topics", counted, self.topics.numbers(chain.from_iterable(each.topics for each in topics))),
+            ("weights", counted, list(chain.from_iterable(each.weights for each in topics))),
+            ("as_of_ms", counted, list(chain.from_iterable(each.as_of_ms for each in topics))),
+            ("events", seen, events),
+        ):
+            filled = np.arange(users[name].shape[1]) < np.array(lengths, np.int64)[:, None]
+            padded = np.zeros(filled.shape, users[name].dtype)
+            padded[filled] = values
+            users[name][rows] = padded
 
     def kept(self, user_ids: Iterable[str]) -> "Users":
         """Return a copy of some users, with only the ids and names that occur in their rows."""

@@ -8,7 +8,7 @@ from headwater.activities import Activities
 from headwater.activity import ItemActivity
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import SourcePartition
-from headwater.user_record import HEAD, decode_user_record
+from headwater.user_record import HEAD, UserRecord, decode_user_record
 from headwater.users import Users
 
 MAX_AGE_S = 60.0
@@ -64,21 +64,12 @@ class StateCache:
             self.forget()
         self._claims.update(claims)
         users = [user_id for user_id in user_ids if user_id not in self.heads]
-        for user_id, record in zip(users, await self._store.encoded_users(users), strict=True):
-            self.heads[user_id] = (record or b"")[HEAD]
-            if record is not None:
-                self._put(user_id, record)
+        stored = dict(zip(users, await self._store.encoded_users(users), strict=True))
+        self.heads.update((user_id, (record or b"")[HEAD]) for user_id, record in stored.items())
+        self.users.put({user_id: _decoded(user_id, record) for user_id, record in stored.items() if record is not None})
         keys = [key for key in activities if key not in self.activities.rows]
         for key, activity in zip(keys, await self._store.activities(keys), strict=True):
             self.activities.put(key, activity or ItemActivity())
-
-    def _put(self, user_id: str, record: bytes) -> None:
-        try:
-            self.users.put(user_id, decode_user_record(record))
-        except ValueError as error:
-            log.error(
-                "the record of user %s is damaged or of another release, so it is taken as empty: %s", user_id, error
-            )
 
     def stored(self, writes: FeatureWrites) -> None:
         """Note what was committed."""
@@ -88,3 +79,11 @@ class StateCache:
         full = len(self.users) > MAX_USERS or len(self.users.items) + len(self.activities) > MAX_NAMES
         lost = any(self._claims.get(source, token) != token for source, token in claims.items())
         return full or lost or time.monotonic() - self._begun_s > MAX_AGE_S
+
+
+def _decoded(user_id: str, record: bytes) -> UserRecord:
+    try:
+        return decode_user_record(record)
+    except ValueError as error:
+        log.error("the record of user %s is damaged or of another release, so it is taken as empty: %s", user_id, error)
+        return UserRecord()

@@ -22,7 +22,7 @@ def applied(
 ) -> tuple[UserRecord, Outcome]:
     """Return a user's record after one engagement, and what became of it."""
     users = Users()
-    users.put(engagement.user_id, record)
+    users.put({engagement.user_id: record})
     folded = users.fold([Placed(engagement, topics, partition, offset)])
     return users.record(engagement.user_id), Outcome(folded.outcomes[0])
 
@@ -47,7 +47,7 @@ def encode_activity(activity: ItemActivity) -> bytes:
 def encode_user_record(record: UserRecord) -> bytes:
     """Return a record as it is kept in Redis."""
     users = Users()
-    users.put("", record)
+    users.put({"": record})
     return users.encoded([0])[0]
 
 

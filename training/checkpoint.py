@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, Users, Offse
 
 
 def _read_users(path: Path) -> Users:
-    users = Users()
-    for key, value in decode_pairs(path.read_bytes()):
-        users.put(key.decode(), decode_user_record(value))
+    users, stored = Users(), decode_pairs(path.read_bytes())
+    while part := list(islice(stored, USERS_AT_ONCE)):
+        users.put({key.decode(): decode_user_record(value) for key, value in part})
     return users
