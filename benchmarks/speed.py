@@ -238,14 +238,15 @@ REASONS = {
 The server has one core, everything else the other. Queries that wait are answered together, so a busy server spends a fifth
 of what a lone query costs it: half of the rate takes most of the core, and inserts the rest; Kafka, Redis, the stream worker
 and the clients fill the other, at 750/s as well. What is left is Python, spread over HTTP, features, search and Redis. Of a
-notification job's time search takes a third, JSON and users' records a sixth each, in one process on one core; next: several
+notification job's time search takes a third, JSON and users' records a tenth each, in one process on one core; next: several
 serving processes over one snapshot.""",
     "ingest": """\
-A Faust message carries all records that a fetch brought of a partition, so what Faust costs is spread over them. A third of
-the time the worker waits, for Redis to store a batch and for Kafka to acknowledge what is told of it; of the rest validation
-takes a sixth, the compiled fold and encoding another, lookups of items and redis-py most of what is left. The bare loop does
-the same without Faust, a poll of at most 1,024 records at a time. Two workers share both cores with Kafka and Redis, and wait
-for them. Next: fold a batch while Kafka acknowledges the one before.""",
+A Faust message carries all records that a fetch brought of a partition, so what Faust costs is spread over them. Kafka gets what
+is told of a batch while the next one is folded; a fifth of the time the worker waits, for Redis or for a core. Of the rest
+validation takes a sixth, the compiled fold and encoding another, lookups of items and redis-py most of what is left. To read
+events while the batch before is stored gained nothing, nor did reading users and activities at once. The bare loop does the
+same without Faust, a poll of at most 1,024 records at a time, and waits for Kafka. Two workers share both cores with Kafka and
+Redis. Next: a compiled reader of engagements, which would no longer be pydantic's.""",
     "overload": """\
 The server has one core, the clients that flood it the other: what is answered falls as refusals take their part of the server's
 core. Next: refuse before the request is parsed.""",
@@ -264,6 +265,8 @@ of the matrix. A topic that is one round cluster has no cells that promise less 
 Most items share the embedding of their topics until a bundle has learned them, and streaming features decide among equals: so of
 the best 24 k of HNSW by static score, and 16 k of the items read in cells, all are scored with it. Topics of 2.7 % of the
 items in all are searched beside HNSW.""",
+    "growth": """\
+A worker keeps what it has read, so of few users most are in memory; of many each is read, decoded and made a row.""",
     "churn": """\
 Nodes keep their places until a successor without the dead is complete. Its price is memory while both are there.""",
     "swap": """\
