@@ -30,27 +30,32 @@ _TEN = np.uint64(10)
 _QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO, _CLOSE, _COMMA = b'"\\-.0},'
 
 
+def candidates_json(candidates: Candidates) -> bytes:
+    """Return `{"item_id": …, "score": …}` of each candidate, scores to `DECIMALS`, with commas in between."""
+    texts, begins, longest = candidates.pool.encoded or _encoded(candidates.pool)
+    count = len(candidates.positions)
+    written = np.empty((longest + _EXTRA_BYTES) * count, np.uint8)
+    end = _write(written, 0, texts, begins, candidates.positions, candidates.scores, 0, count)
+    return written[:end].tobytes()
+
+
 def json_lines(heads: Sequence[dict[str, object]], answers: Sequence[Candidates]) -> bytes:
     """Return a line of JSON for each of B answers.
 
     Args:
-        heads: B objects, none of them empty; `candidates` is added to each: a list of `{"item_id": …, "score": …}`, scores
-            to `DECIMALS`.
+        heads: B objects, none of them empty; the answer is added to each as `candidates`, see `candidates_json`.
         answers: Of one pool.
     """
     texts, begins, longest = answers[0].pool.encoded or _encoded(answers[0].pool)
     encoded = list(map(orjson.dumps, heads))
     head_ends = np.array([0, *accumulate(map(len, encoded))])
     ends = np.array([0, *accumulate([len(answer.positions) for answer in answers])])
-    if len(answers) == 1:
-        positions, scores = answers[0].positions, answers[0].scores
-    else:
-        positions = np.concatenate([answer.positions for answer in answers])
-        scores = np.concatenate([answer.scores for answer in answers])
+    positions = np.concatenate([answer.positions for answer in answers])
+    scores = np.concatenate([answer.scores for answer in answers])
     joined = b"".join(encoded)
     room = len(joined) + _LINE_BYTES * len(answers) + (longest + _EXTRA_BYTES) * len(positions)
     written = np.empty(room, np.uint8)
-    end = _write(np.frombuffer(joined, np.uint8), head_ends, texts, begins, positions, scores, ends, written)
+    end = _write_lines(np.frombuffer(joined, np.uint8), head_ends, texts, begins, positions, scores, ends, written)
     return written[:end].tobytes()
 
 
@@ -105,8 +110,27 @@ def _find_strings(texts: Bytes, begins: Ints) -> int:
     return longest
 
 
-@njit(types.int64(_TEXT, _INTS, _TEXT, _INTS, _INTS, _SCORES, _INTS, _OUT), cache=True, nogil=True)
+@njit(types.int64(_OUT, types.int64, _TEXT, _INTS, _INTS, _SCORES, types.int64, types.int64), cache=True, nogil=True)
 def _write(
+    out: Bytes, at: int, texts: Bytes, begins: Ints, positions: Ints, scores: Floats, first: int, last: int
+) -> int:
+    """Write the candidates from `first` to before `last`; return where the text ends in `out`."""
+    for hit in range(first, last):
+        if hit > first:
+            out[at] = _COMMA
+            at += 1
+        at = _put(out, at, _BEFORE_ID)
+        for place in range(begins[positions[hit]], begins[positions[hit] + 1] - 1):  # but for the comma
+            out[at] = texts[place]
+            at += 1
+        at = _put_score(out, _put(out, at, _BEFORE_SCORE), scores[hit])
+        out[at] = _CLOSE
+        at += 1
+    return at
+
+
+@njit(types.int64(_TEXT, _INTS, _TEXT, _INTS, _INTS, _SCORES, _INTS, _OUT), cache=True, nogil=True)
+def _write_lines(
     heads: Bytes, head_ends: Ints, texts: Bytes, begins: Ints, positions: Ints, scores: Floats, ends: Ints, out: Bytes
 ) -> int:
     """Write lines; return where the last one ends in `out`."""
@@ -116,16 +140,6 @@ def _write(
             out[at] = heads[place]
             at += 1
         at = _put(out, at, _BEFORE_CANDIDATES)
-        for hit in range(ends[answer], ends[answer + 1]):
-            at = _put(out, at, _BEFORE_ID)
-            for place in range(begins[positions[hit]], begins[positions[hit] + 1] - 1):  # but for the comma
-                out[at] = texts[place]
-                at += 1
-            at = _put(out, at, _BEFORE_SCORE)
-            at = _put_score(out, at, scores[hit])
-            out[at], out[at + 1] = _CLOSE, _COMMA
-            at += 2
-        if ends[answer] < ends[answer + 1]:
-            at -= 1  # no comma after the last one
+        at = _write(out, at, texts, begins, positions, scores, ends[answer], ends[answer + 1])
         at = _put(out, at, _END)
     return at

@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from typing import NamedTuple
 
 import numpy as np
+import orjson
 
 from headwater.covisit_features import COVISITS, DEPTH
 from headwater.delivered import Delivered
@@ -19,7 +20,7 @@ from headwater.query_features import Query, encode_queries
 from headwater.stores import FeatureStore
 from headwater.user_record import UserRecord
 from headwater.user_state import EMPTY, UserState
-from serving.candidate_json import json_lines
+from serving.candidate_json import candidates_json, json_lines
 from serving.clock import Clock
 from serving.loaded import LoadedGenerations, ServingPair
 
@@ -81,7 +82,7 @@ class Answer(NamedTuple):
 
     def to_json(self, **more: object) -> bytes:
         """Return the answer, and `more`, as a `headwater.events.UserCandidates` in JSON."""
-        return json_lines([self._head(more)], [self.candidates])[:-1]
+        return orjson.dumps(self._head(more))[:-1] + b',"candidates":[%b]}' % candidates_json(self.candidates)
 
     def _head(self, more: Mapping[str, object]) -> dict[str, object]:
         return {
