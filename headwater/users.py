@@ -130,23 +130,22 @@ class Users:
         if not records:
             return
         rows, users = _ints([self.row(user_id) for user_id in records]), self.states
-        for name, position in (("partition", 1), ("position", 2)):
-            users[name][rows] = [record[position] for record in records.values()]
-        states = [record.state for record in records.values()]
+        states, partitions, offsets, events = zip(*records.values(), strict=True)
         topics = [state.topics for state in states]
+        past, counted = [len(state.item_ids) for state in states], [len(each.topics) for each in topics]
+        parts = np.frombuffer(b"".join(events), np.uint8).reshape(-1, EVENT_HASH_BYTES)
+        hashes = np.pad(parts, ((0, 0), (0, 8 - EVENT_HASH_BYTES))).view("<i8").ravel()
+        seen = [len(each) // EVENT_HASH_BYTES for each in events]
         users["engagements"][rows] = [state.engagements for state in states]
-        users["past"][rows] = past = [len(state.item_ids) for state in states]
-        users["counted"][rows] = counted = [len(each.topics) for each in topics]
-        events = np.frombuffer(b"".join([record.recent_events for record in records.values()]), np.uint8)
-        events = np.pad(events.reshape(-1, EVENT_HASH_BYTES), ((0, 0), (0, 8 - EVENT_HASH_BYTES))).view("<i8").ravel()
-        users["seen"][rows] = seen = [len(record.recent_events) // EVENT_HASH_BYTES for record in records.values()]
+        users["partition"][rows], users["position"][rows] = partitions, offsets
+        users["past"][rows], users["counted"][rows], users["seen"][rows] = past, counted, seen
         for name, lengths, values in (
             ("items", past, self.items.numbers(chain.from_iterable(state.item_ids for state in states))),
             ("times_ms", past, list(chain.from_iterable(state.times_ms for state in states))),
             ("topics", counted, self.topics.numbers(chain.from_iterable(each.topics for each in topics))),
             ("weights", counted, list(chain.from_iterable(each.weights for each in topics))),
             ("as_of_ms", counted, list(chain.from_iterable(each.as_of_ms for each in topics))),
-            ("events", seen, events),
+            ("events", seen, hashes),
         ):
             filled = np.arange(users[name].shape[1]) < np.array(lengths, np.int64)[:, None]
             padded = np.zeros(filled.shape, users[name].dtype)
