@@ -1,4 +1,4 @@
-"""Rows of users, of many at once."""
+"""Users as rows: what becomes of records, what is kept, and under which names."""
 
 from headwater.events import Engagement
 from headwater.user_record import UserRecord
@@ -8,6 +8,54 @@ from headwater.users import Placed, Users
 START_MS = 1_700_000_000_000
 COUNTS = (0, 1, HISTORY_LENGTH + 20, 3, TOPIC_LIMIT + 1)
 """Engagements of the first users; the others repeat them."""
+
+
+def crowd(users: int, engagements: int) -> Users:
+    crowd = Users()
+    crowd.fold(
+        [
+            Placed(
+                Engagement(
+                    event_id=str(n), user_id=f"u{n % users}", item_id=f"i{n * 7 % 31}é", occurred_at=START_MS + n
+                ),
+                (f"t{n % 5}",),
+                0,
+                n,
+            )
+            for n in range(engagements)
+        ]
+    )
+    return crowd
+
+
+def test_those_that_are_kept_are_as_they_were() -> None:
+    users = crowd(90, 400)
+    chosen = [f"u{number}" for number in (3, 80, 17)]
+    before = [users.record(user_id) for user_id in chosen]
+    kept = users.kept(chosen)
+    assert [kept.record(user_id) for user_id in chosen] == before
+    assert len(kept) == 3
+    assert set(kept.items.texts[1:]) == {item_id for record in before for item_id in record.state.item_ids}
+    assert kept.row("fresh") == 3
+
+
+def test_none_are_kept() -> None:
+    kept = crowd(3, 9).kept([])
+    assert (len(kept), kept.record("u1")) == (0, UserRecord())
+    assert kept.row("u1") == 0
+
+
+def test_a_row_that_is_used_again_knows_nothing() -> None:
+    users = crowd(3, 300)
+    users.clear()
+    users.row("u9")
+    assert users.record("u9") == UserRecord()
+
+
+def test_newest_engagements() -> None:
+    users = crowd(2, 5)
+    users.row("nothing")
+    assert users.newest_ms() == [START_MS + 4, START_MS + 3, 0]
 
 
 def records(users: int) -> dict[str, UserRecord]:
