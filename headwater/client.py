@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator, Set
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
+from headwater.batched import batched
 from headwater.errors import HeadwaterError, InvalidEvent, NoLiveGeneration, ServiceUnavailable, UnknownTopic
 from headwater.events import UserCandidates
 
@@ -71,8 +71,7 @@ class HeadwaterClient:
         Raises:
             HeadwaterError: as for `candidates`; what was yielded stands.
         """
-        users = iter(user_ids)
-        while chunk := list(islice(users, USERS_PER_REQUEST)):
+        for chunk in batched(user_ids, USERS_PER_REQUEST):
             yield from self._notified({"user_ids": chunk, "topics": [topic], "k": k, **_given(filters)}, topic)
 
     def _notified(self, body: dict[str, Any], topic: str) -> Iterator[bytes]:

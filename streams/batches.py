@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, TypeVar
 
 import faust
 from kafka.errors import KafkaError as SyncKafkaError
 from redis import RedisError
 
+from headwater.batched import batched
 from headwater.stores.protocol import StaleWrites
 from streams.publisher import PublishFailed
 from streams.record import Record
@@ -66,7 +67,7 @@ async def apply_batches(stream: Any, apply: Apply, at_once: int = MAX_BATCH) -> 
                 await asyncio.sleep(0)
             events = read_ahead.take()
             records = chain.from_iterable(map(_records, events))  # frames are taken apart as their turn comes
-            while batch := list(islice(records, at_once)):
+            for batch in batched(records, at_once):
                 telling = await apply_with_retry(apply, batch)
                 if told:
                     await told  # one after the other, so that others are told in order

@@ -4,13 +4,13 @@ import json
 import logging
 import shutil
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from headwater.batched import batched
 from headwater.covisits import Covisits
 from headwater.durable import digest, publish_directory
 from headwater.events import Item
@@ -120,7 +120,7 @@ def _read(path: Path, settings: LearningSettings) -> tuple[Learner, Users, Offse
 
 
 def _read_users(path: Path) -> Users:
-    users, stored = Users(), decode_pairs(path.read_bytes())
-    while part := list(islice(stored, USERS_AT_ONCE)):
+    users = Users()
+    for part in batched(decode_pairs(path.read_bytes()), USERS_AT_ONCE):
         users.put({key.decode(): decode_user_record(value) for key, value in part})
     return users

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from headwater.batched import batched
 from headwater.events import Engagement
 from headwater.features import Features
 from headwater.fold import Outcome
@@ -82,8 +82,8 @@ def build_examples(users: Users, corpus: Corpus, log: Iterable[Logged]) -> Examp
     in the stream. Items are read before engagements, so those that the stream refused because their item was not there
     yet, or no longer, are examples here.
     """
-    placed, parts = _placed(corpus, log), [_folded(users, corpus, [])]
-    while part := list(islice(placed, FOLDED_AT_ONCE)):
+    parts = [_folded(users, corpus, [])]
+    for part in batched(_placed(corpus, log), FOLDED_AT_ONCE):
         parts.append(_folded(users, corpus, part))
     return Examples.joined(parts)
 

@@ -1,16 +1,13 @@
 """The feature store in a process's own memory, for tests and offline work."""
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TypeVar
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from headwater.activity import ItemActivity, decode_activity
+from headwater.batched import batched
 from headwater.delivered import Delivered
 from headwater.events import now_ms
 from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
 from headwater.user_record import HEAD, UserRecord, decode_user_record
-
-Entry = TypeVar("Entry")
 
 
 class MemoryFeatureStore:
@@ -67,25 +64,19 @@ class MemoryFeatureStore:
 
     async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
         entries = [stored for item_id, stored in self._items.items() if self._stored_ms[item_id] >= since_ms]
-        for batch in _batches(entries, batch_size):
+        for batch in batched(entries, batch_size):
             yield batch
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
-        for batch in _batches(list[str](), batch_size):
+        for batch in batched(list[str](), batch_size):
             yield batch
 
     async def catalogue_size(self) -> int:
         return len(self._items)
 
     async def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
-        for batch in _batches(list(self._activities.items()), batch_size):
+        for batch in batched(list(self._activities.items()), batch_size):
             yield {key: decode_activity(activity) for key, activity in batch}
 
     async def close(self) -> None:
         return None
-
-
-def _batches(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
-    iterator = iter(entries)
-    while batch := list(islice(iterator, size)):
-        yield batch

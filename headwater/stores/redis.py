@@ -4,13 +4,14 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.connection import HiredisRespSerializer
 
 from headwater.activity import ItemActivity, decode_activity, newest_ms
+from headwater.batched import batched
 from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item, now_ms
 from headwater.names import Names
@@ -22,7 +23,7 @@ DECODED_ITEMS = 20_000
 CONNECTIONS = 100
 """Connections beyond one per concurrent query; redis-py raises when the pool is exhausted."""
 MEMBERS = 1_000
-"""Members named in one command at most."""
+"""Members named in one command at most: Redis' Lua cannot call one of more than 8,000 words."""
 EXPIRY_GRACE_MS = 60_000
 """Grace after an item's TTL, for clock skew."""
 COMMIT = f"""
@@ -190,7 +191,7 @@ class RedisFeatureStore:
         kept = {item_id: noted_ms for item_id, stored in items.items() if stored is not None}
         gone = items.keys() - kept.keys()
         yield from _scored(self._names.catalogue(), kept)
-        for part in _parts(gone):
+        for part in batched(gone, MEMBERS):
             yield "DEL", *map(self._names.item, part)
             yield "ZREM", self._names.catalogue(), *part
 
@@ -235,16 +236,9 @@ class RedisFeatureStore:
 
 def _scored(key: str, scores: Mapping[str, int]) -> Iterator[Command]:
     """Yield the commands that set members' scores."""
-    for part in _parts(scores):
+    for part in batched(scores, MEMBERS):
         words: Iterable[str | int] = chain.from_iterable((scores[member], member) for member in part)
         yield "ZADD", key, *words
-
-
-def _parts(members: Iterable[str]) -> Iterator[list[str]]:
-    """Yield `MEMBERS` at a time: Redis' Lua cannot call a command of more than 8,000 words."""
-    left = iter(members)
-    while part := list(islice(left, MEMBERS)):
-        yield part
 
 
 def _decoded(
