@@ -53,7 +53,7 @@ class Embedder:
         self.refused: dict[str, Refusal] = {}
         self.missed: dict[str, int] = {}
         self._absent_since_ms: dict[str, int] = {}
-        self._read_ms = now_ms()
+        self._read_ms = 0
         self._model_dir = model_dir
         self._bundles: dict[str, Bundle] = {}
         self._refreshing = asyncio.Lock()
@@ -70,8 +70,9 @@ class Embedder:
             RedisError: the registry cannot be read now.
         """
         async with self._refreshing:
-            former_ms, self._read_ms = self._read_ms if self.known else now_ms(), now_ms()
+            begun_ms = now_ms()
             registered = await asyncio.to_thread(self.generations.all)
+            former_ms, self._read_ms = self._read_ms if self.known else begun_ms, begun_ms
             wanted = {generation.version for generation in registered if generation.state not in ("failed", "pruned")}
             for version in sorted(wanted - set(self._bundles)):
                 since_ms = self._absent_since_ms.setdefault(version, former_ms)

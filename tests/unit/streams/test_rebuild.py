@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import fakeredis
 import numpy as np
 import pytest
+from redis import RedisError
 
 from headwater.errors import BundleRefused
-from headwater.events import Item
+from headwater.events import Item, now_ms
 from headwater.generations import Generations
 from headwater.item_embedding import embedding_key
 from headwater.names import Names
@@ -21,6 +22,7 @@ from streams.embedder import Embedder, Refusal
 from streams.rebuild import Rebuild, TakenOver
 from streams.record import Outgoing
 from tests.bundles import make_bundle
+from tests.registry import Registry
 
 ITEMS, D = 1200, 8
 
@@ -145,3 +147,22 @@ async def test_a_worker_that_has_a_bundle_in_time_leaves_everything_to_the_build
     await embedder.refresh()
     assert embedder.versions == ["v1", "v2"]
     assert embedder.missed == {}
+
+
+async def test_a_registry_that_could_not_be_read_hides_nothing_that_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.embedder.SETTLE_S", 0.01)
+    make_bundle(tmp_path, "v1", ["t"])
+    make_bundle(tmp_path, "v2", ["t"])
+    registry = Registry(["v1"])
+    embedder = Embedder(cast(Generations, registry), tmp_path)
+    await embedder.refresh()
+    read_ms = now_ms()
+    await asyncio.sleep(0.02)
+    registry.unavailable = True
+    with pytest.raises(RedisError):
+        await embedder.refresh()
+    registry.unavailable, registry.versions = False, ["v1", "v2"]
+    await embedder.refresh()
+    assert embedder.missed["v2"] <= read_ms
