@@ -10,6 +10,7 @@ from headwater.intake import read_item
 from headwater.stores import FeatureStore, FeatureWrites
 from headwater.stores.protocol import StoredItem
 from streams.embedder import Embedder, tombstones
+from streams.present_items import publish_present
 from streams.publisher import Publisher, dead_letter_record
 from streams.record import Record
 from streams.report import Report
@@ -60,9 +61,9 @@ class ItemIntake:
             RedisError, PublishFailed: the next call resumes.
         """
         async for gone in self.store.expired():
-            await self.publisher.publish(tombstones(gone, self.embedder.registered))
-            updated = [stored.item for stored in await self.store.items(gone) if stored is not None]
-            await self.publisher.publish(self.embedder.embed(updated))  # they were stored again meanwhile
+            # Those that were stored again meanwhile are published again.
+            versions = self.embedder.registered
+            await publish_present(self.store, self.publisher, self.embedder, versions, dict.fromkeys(gone))
 
     async def _newer_only(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
         writes = await self.store.begin({record.source for record, _ in changes.values()})

@@ -11,6 +11,7 @@ from headwater.generations import Generation
 from headwater.stores import FeatureStore
 from headwater.stores.protocol import StoredItem
 from streams.embedder import SETTLE_S, Embedder, tombstones
+from streams.present_items import publish_present
 from streams.publisher import Publisher
 
 SILENT_MS = 10_000
@@ -100,9 +101,8 @@ class Rebuild:
         log.info("%s: %d items embedded", version, embedded)
 
     async def _embed(self, version: str, batch: list[StoredItem]) -> None:
-        records = await asyncio.to_thread(self.embedder.embed, [stored.item for stored in batch], [version])
-        await self.publisher.publish(records)
-        await self._correct(version, batch)
+        items = {stored.item.item_id: stored for stored in batch}
+        await publish_present(self.store, self.publisher, self.embedder, [version], items)
 
     async def _clear(self, version: str) -> None:
         """Delete a pruned generation's embeddings: compaction keeps the newest record of each key for ever."""
@@ -131,21 +131,6 @@ class Rebuild:
             return generation.model_copy(update={**changes, "heartbeat_ms": now_ms()})
 
         await asyncio.to_thread(self.embedder.generations.update, version, changed)
-
-    async def _correct(self, version: str, published: list[StoredItem]) -> None:
-        """Publish again what changed between reading the catalogue and publishing.
-
-        An item that changes after this check is published by the item agent, and so later than here.
-        """
-        item_ids = [stored.item.item_id for stored in published]
-        current = await self.store.items(item_ids)
-        changed = [
-            now.item for before, now in zip(published, current, strict=True) if now is not None and now != before
-        ]
-        gone = [item_id for item_id, now in zip(item_ids, current, strict=True) if now is None]
-        corrections = self.embedder.embed(changed, [version]) + tombstones(gone, [version])
-        if corrections:
-            await self.publisher.publish(corrections)
 
 
 def _is_free(generation: Generation) -> bool:

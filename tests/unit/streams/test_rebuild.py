@@ -14,17 +14,20 @@ from redis import RedisError
 from headwater.errors import BundleRefused
 from headwater.events import Item, now_ms
 from headwater.generations import Generations
-from headwater.item_embedding import embedding_key
+from headwater.item_embedding import decode_item_embedding, embedding_key
 from headwater.names import Names
 from headwater.stores import FeatureWrites, MemoryFeatureStore
 from headwater.stores.protocol import StoredItem
 from streams.embedder import Embedder, Refusal
+from streams.publisher import Publisher
 from streams.rebuild import Rebuild, TakenOver
 from streams.record import Outgoing
 from tests.bundles import make_bundle
 from tests.registry import Registry
 
 ITEMS, D = 1200, 8
+PUBLISHED = 10**12
+KEY = embedding_key("v1", "0")
 
 
 class Published:
@@ -49,10 +52,14 @@ def generations(tmp_path: Path) -> Generations:
     return generations
 
 
-async def worker(generations: Generations, published: Published) -> Rebuild:
+def stored(item_id: str, published_ms: int = PUBLISHED) -> StoredItem:
+    return StoredItem(Item(item_id=item_id, topics=("t",), published_at=published_ms))
+
+
+async def worker(generations: Generations, published: Publisher, known: MemoryFeatureStore | None = None) -> Rebuild:
     """Return a worker whose bundle gives every item the same embedding."""
-    items = {str(n): StoredItem(Item(item_id=str(n), topics=("t",), published_at=10**12)) for n in range(ITEMS)}
-    store = MemoryFeatureStore()
+    items = {str(number): stored(str(number)) for number in range(ITEMS)}
+    store = known or MemoryFeatureStore()
     await store.commit(FeatureWrites(items=dict(items)))
     tower = SimpleNamespace(embed=lambda features: np.zeros((len(features["item"]), D), np.float32))
     bundle: Any = SimpleNamespace(vocabulary=SimpleNamespace(item_index={}, topic_index={}), item_tower=tower)
@@ -82,16 +89,43 @@ async def test_what_another_worker_stored_before_it_had_the_bundle_is_embedded_a
     monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
     published = Published()
     builder = await worker(generations, published)
-    stored: Any = builder.store
-    stored._stored_ms = dict.fromkeys(stored._stored_ms, 0)
+    store: Any = builder.store
+    store._stored_ms = dict.fromkeys(store._stored_ms, 0)
     building = asyncio.create_task(builder._process(generations.get("v1")))
     await published.begun.wait()
-    late = StoredItem(Item(item_id="late", topics=("t",), published_at=10**12))
-    await builder.store.commit(FeatureWrites(items={"late": late}))
+    await builder.store.commit(FeatureWrites(items={"late": stored("late")}))
     published.may_go_on.set()
     await building
     assert published.records == ITEMS + 1
     assert published.keys[-1] == embedding_key("v1", "late")
+
+
+class Overtaking:
+    """Item "0" changes while its embedding is being published: the item agent's record is there before the builder's."""
+
+    def __init__(self, changes: list[StoredItem | None]) -> None:
+        self.store, self.changes, self.newest = MemoryFeatureStore(), changes, dict[bytes | None, bytes | None]()
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        if self.changes and any(record.key == KEY for record in records):
+            changed = self.changes.pop(0)
+            await self.store.commit(FeatureWrites(items={"0": changed}))
+            self.newest[KEY] = b"the item agent's"
+        self.newest |= {record.key: record.value for record in records}
+
+
+@pytest.mark.parametrize("last", [PUBLISHED + 4, None], ids=["changed", "deleted"])
+async def test_an_item_that_changes_again_while_its_change_is_published_is_published_as_it_is(
+    generations: Generations, monkeypatch: pytest.MonkeyPatch, last: int | None
+) -> None:
+    monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
+    changes = [stored("0", PUBLISHED + change) for change in (1, 2, 3)]
+    published = Overtaking([*changes, None if last is None else stored("0", last)])
+    builder = await worker(generations, published, published.store)
+    await builder._process(generations.get("v1"))
+    newest = published.newest[KEY]
+    assert len(published.newest) == ITEMS
+    assert (newest and decode_item_embedding("0", newest).published_at) == last
 
 
 async def test_whoever_refuses_a_bundle_that_another_one_builds_says_nothing(
@@ -123,8 +157,7 @@ async def test_a_worker_whose_bundle_came_late_embeds_what_it_stored_meanwhile(
     generations.update(
         "v1", lambda known: known.model_copy(update={"state": "built"})
     )  # by a worker that has the bundle
-    item = Item(item_id="meanwhile", topics=("t",), published_at=10**12)
-    await store.commit(FeatureWrites(items={"meanwhile": StoredItem(item)}))
+    await store.commit(FeatureWrites(items={"meanwhile": stored("meanwhile")}))
     await asyncio.sleep(0.02)
     await embedder.refresh()
     await rebuild.run_pending()
