@@ -63,7 +63,7 @@ class ItemCovisits:
         }
 
     def _numbers(self, histories: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
-        return _padded([list(map(self._names.get, history[:DEPTH])) for history in histories])
+        return _padded([self._names.known(history[:DEPTH]) for history in histories])
 
     def forget(self, before_ms: int) -> None:
         """Drop items that nothing succeeded since a time, and their numbers, once they are the larger half."""

@@ -81,7 +81,7 @@ def _near_times(data: bytes, at: int, count: int) -> tuple[int, ...]:
     """Return `count` times: the earliest of them in `TIME_BYTES`, then how much later each is, in `LATER_BYTES`."""
     begin = at + TIME_BYTES
     earliest_ms = int.from_bytes(data[at:begin], "little")
-    return tuple([earliest_ms + each for each in _LATER[count].unpack_from(data, begin)])
+    return tuple(map(earliest_ms.__add__, _LATER[count].unpack_from(data, begin)))
 
 
 def _times(data: bytes, at: int, count: int) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import NamedTuple
 
-import numpy as np
 import orjson
 
 from headwater.covisit_features import COVISITS, DEPTH
@@ -35,7 +34,6 @@ NEAR_LENGTH = 2
 TURNS = 3
 """Turns of the event loop until redis-py has sent a command: it reads in a task, inside another one for its time-out."""
 USERS_AT_ONCE = 256
-NO_CANDIDATES = Candidates.of([], np.empty(0, dtype=np.float32))
 Known = tuple[list[UserRecord | None], list[Delivered | None]]
 
 
@@ -68,42 +66,44 @@ class TopicQuery(NamedTuple):
     filters: Filters
 
 
+class Provenance(NamedTuple):
+    """What answers that were found together have in common; see `headwater.events.UserCandidates`."""
+
+    topic: str | None
+    bundle_version: str
+    generation: str
+    watermark: str | None
+    freshness_ms: int | None
+
+
 class Answer(NamedTuple):
     """One user's candidates, and what produced them: the bundle of a version, the index generation of the same one."""
 
     user_id: str
-    topic: str | None
     candidates: Candidates
-    version: str
-    generation: str
-    watermark: str | None
-    freshness_ms: int | None
     cold_start: bool
+    provenance: Provenance
 
     def to_json(self, **more: object) -> bytes:
         """Return the answer, and `more`, as a `headwater.events.UserCandidates` in JSON."""
-        return orjson.dumps(self._head(more))[:-1] + b',"candidates":[%b]}' % candidates_json(self.candidates)
-
-    def _head(self, more: Mapping[str, object]) -> dict[str, object]:
-        return {
-            "user_id": self.user_id,
-            "topic": self.topic,
-            "bundle_version": self.version,
-            "generation": self.generation,
-            "watermark": self.watermark,
-            "freshness_ms": self.freshness_ms,
-            "cold_start": self.cold_start,
-            **more,
-        }
+        (head,) = _heads([self], more)
+        return head[:-1] + b',"candidates":[%b]}' % candidates_json(self.candidates)
 
     @staticmethod
     def to_lines(answers: "Sequence[Answer]") -> bytes:
-        """Return answers as `to_json` does, a line each; quickest for those found together, which share a pool of ids."""
+        """Return answers as `to_json` does, a line each; quickest for those found together."""
         parts = []
-        for _, found_together in groupby(answers, lambda answer: id(answer.candidates.pool)):
-            part = list(found_together)
-            parts.append(json_lines([each._head({}) for each in part], [each.candidates for each in part]))
+        for _, alike in groupby(answers, lambda answer: (id(answer.candidates.pool), id(answer.provenance))):
+            found_together = list(alike)
+            parts.append(json_lines(_heads(found_together, {}), [each.candidates for each in found_together]))
         return b"".join(parts)
+
+
+def _heads(answers: Sequence[Answer], more: Mapping[str, object]) -> list[bytes]:
+    """Return what comes before the candidates of answers of one provenance, and `more`, as JSON objects."""
+    common = orjson.dumps({**answers[0].provenance._asdict(), **more})[1:-1]
+    ends = [b',%b,"cold_start":%b}' % (common, orjson.dumps(cold_start)) for cold_start in (False, True)]
+    return [b'{"user_id":%b%b' % (orjson.dumps(each.user_id), ends[each.cold_start]) for each in answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +164,13 @@ class Retrieval:
         alike: dict[tuple[str | None, int, Filters], list[int]] = {}
         for place, query in enumerate(queries):
             alike.setdefault((query.topic, query.k, query.filters), []).append(place)
-        found = [NO_CANDIDATES] * len(queries)
+        answers: dict[int, Answer] = {}
+        watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
+        watermark, versions = iso(watermark_ms) if watermark_ms else None, (pair.bundle.version, pair.index.version)
         for (topic, k, filters), places in alike.items():
             require_topic(pair, topic)
-            candidates = pair.index.search(
+            provenance = Provenance(topic, *versions, watermark, freshness_ms)
+            found = pair.index.search(
                 dense[places],
                 k,
                 topic,
@@ -178,14 +181,10 @@ class Retrieval:
                 max_age_ms=filters.max_age_ms,
                 min_relevance=filters.min_relevance,
             )
-            for place, each in zip(places, candidates, strict=True):
-                found[place] = each
-        watermark_ms, freshness_ms = self.clock.watermark_ms, self.clock.freshness_ms()
-        watermark, versions = iso(watermark_ms) if watermark_ms else None, (pair.bundle.version, pair.index.version)
-        return [
-            Answer(query.user_id, query.topic, candidates, *versions, watermark, freshness_ms, record is None)
-            for query, candidates, record in zip(queries, found, records, strict=True)
-        ]
+            for place, candidates in zip(places, found, strict=True):
+                user_id, is_cold = queries[place].user_id, records[place] is None
+                answers[place] = Answer(user_id, candidates, is_cold, provenance)
+        return [answers[place] for place in range(len(queries))]
 
 
 def require_topic(pair: ServingPair, topic: str | None) -> None:

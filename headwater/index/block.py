@@ -9,6 +9,7 @@ from numba import njit
 
 from headwater.activity import NO_ENGAGEMENT_MS, WINDOWS, ItemActivity
 from headwater.features import STREAMING
+from headwater.index.candidates import ItemIds
 from headwater.index.cells import Cells
 from headwater.index.item_numbers import ItemNumbers
 from headwater.streaming_features import streaming_features
@@ -29,6 +30,8 @@ MOST_ACTIVATED = 256
 FIRST_ROOM = 64
 ROOM = 1.25
 """Rows that a block begins with per item it is known to get: to grow takes as long as to copy it all."""
+SHARED = 4
+"""Item ids of a block that are listed in the time it takes to list one for an answer of its own."""
 FEW = 16
 """Embeddings for which BLAS would be slow: it copies its right factor into a form of its own."""
 _ARRAYS = ("_static", "_streaming", "_counts", "_totals", "_as_of_ms", "_first_ms", "_published_ms", "_numbers")
@@ -70,6 +73,7 @@ class Block:
         self._numbered_by: tuple[ItemNumbers, int] | None = None
         self._names_seen = 0
         self._unnumbered: set[int] = set()
+        self._listed: ItemIds | None = None
         self._stale_rows: set[int] = set()
         self._refreshed_ms = 0
         self._refresh_cost_ms = 0.0
@@ -97,7 +101,7 @@ class Block:
         count = len(item_ids)
         if len(self._static) < count:
             self._grow(with_room(count))
-        self.item_ids = list(item_ids)
+        self.item_ids, self._listed = list(item_ids), None
         self.rows = dict(zip(item_ids, range(count), strict=True))
         filled = self._static[:count]
         np.take(embeddings, chosen, axis=0, out=filled, mode="clip")  # a buffer would cost more than the copy
@@ -117,7 +121,7 @@ class Block:
             if row == len(self._static):
                 self._grow(2 * row)
             self.item_ids.append(item_id)
-            self.rows[item_id] = row
+            self.rows[item_id], self._listed = row, None
             self._unnumbered.add(row)
         else:
             self._count(self._static[row], -1)
@@ -145,7 +149,7 @@ class Block:
         """Delete an item that is here."""
         row, last = self.rows.pop(item_id), len(self.item_ids) - 1
         self._count(self._static[row], -1)
-        moved = self.item_ids.pop()
+        moved, self._listed = self.item_ids.pop(), None
         if row != last:
             self.item_ids[row] = moved
             self.rows[moved] = row
@@ -182,16 +186,22 @@ class Block:
         """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when first engaged with."""
         if self._numbered_by != (names, names.epoch):
             self._numbered_by = names, names.epoch
-            self._numbers[: len(self)] = [names.get(item_id) for item_id in self.item_ids]
+            self._numbers[: len(self)] = names.known(self.item_ids)
         else:
-            for row in self._unnumbered:
-                self._numbers[row] = names.get(self.item_ids[row])
+            fresh = list(self._unnumbered)
+            self._numbers[fresh] = names.known([self.item_ids[row] for row in fresh])
             for number in range(self._names_seen, len(names.texts)):
                 if (of_item := self.rows.get(names.texts[number])) is not None:
                     self._numbers[of_item] = number
         self._names_seen = len(names.texts)
         self._unnumbered.clear()
         return self._numbers[: len(self)]
+
+    def listed(self, hits: int) -> ItemIds | None:
+        """Return all item ids by row, listed once until an item comes or goes; None where that takes longer than `hits` ids."""
+        if self._listed is None and len(self) <= SHARED * hits:
+            self._listed = ItemIds(self.item_ids.copy())
+        return self._listed
 
     def embedding(self, item_id: str) -> npt.NDArray[np.float32]:
         """Return an item's static embedding (D,)."""

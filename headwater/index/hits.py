@@ -7,10 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headwater.index.block import Block
-from headwater.index.candidates import Candidates, ItemIds
-
-SHARED = 32
-"""Rows of a block that can be scanned in the time it takes to list one item's id."""
+from headwater.index.candidates import Candidates
 
 
 class RowHits(NamedTuple):
@@ -34,16 +31,12 @@ class BlockHits(NamedTuple):
 
 
 def to_candidates(block: Block, hits: BlockHits) -> list[Candidates]:
-    """Return answers with item ids; listed once for all answers if these have many hits per row of the block."""
-    if len(hits.counts) == 1 or len(block) > SHARED * hits.rows.size:
+    """Return answers with item ids; they share the block's where these are listed, or there are many hits."""
+    pool = block.listed(int(hits.counts.sum()))
+    if pool is None:
         return [_listed(block, hits.of_answer(answer)) for answer in range(len(hits.counts))]
-    position_of = np.zeros(len(block), dtype=np.int64)
-    position_of[hits.rows] = 1
-    rows = np.flatnonzero(position_of)
-    position_of[rows] = np.arange(len(rows))
-    pool, positions = ItemIds([block.item_ids[row] for row in rows.tolist()]), position_of[hits.rows]
     return [
-        Candidates(pool, positions[answer, :count], hits.scores[answer, :count])
+        Candidates(pool, hits.rows[answer, :count], hits.scores[answer, :count])
         for answer, count in enumerate(hits.counts.tolist())
     ]
 

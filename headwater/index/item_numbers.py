@@ -1,5 +1,8 @@
 """Numbers for items, so that arrays can hold what is known of them."""
 
+from collections.abc import Sequence
+from itertools import repeat
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,9 +23,9 @@ class ItemNumbers(Texts):
         self.epoch = 0
         self._scratch = np.full(1, -1, dtype=np.int64)
 
-    def get(self, item_id: str) -> int:
-        """Return an item's number, 0 for one that has none."""
-        return self._numbers.get(item_id, 0)
+    def known(self, item_ids: Sequence[str]) -> list[int]:
+        """Return items' numbers, 0 for those that have none."""
+        return list(map(self._numbers.get, item_ids, repeat(0)))
 
     def scratch(self) -> Ints:
         """Return -1 for each number: scratch space, to be restored after use."""

@@ -15,7 +15,7 @@ from headwater.activity import ItemActivity
 from headwater.durations import HOUR_MS
 from headwater.errors import DimensionMismatch, UnknownTopic
 from headwater.features import STREAMING
-from headwater.index import ItemIndex, Relevance, graph, hits, item_index
+from headwater.index import ItemIndex, Relevance, block, graph, item_index
 from headwater.index.added_scores import AddedRows
 from headwater.index.block import Block
 from headwater.index.snapshot import read_snapshot, write_snapshot
@@ -123,7 +123,7 @@ def test_large_corpora_are_searched_by_graph_with_the_same_guarantee(monkeypatch
 
 @pytest.mark.parametrize("shared", [0, 10**9])
 def test_many_users_get_what_each_gets_alone(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hits, "SHARED", shared)
+    monkeypatch.setattr(block, "SHARED", shared)
     index = filled(60)
     users = np.concatenate([query(seed=seed) for seed in range(20)])
     excluded = [{f"i{place}", "unknown"} for place in range(20)]

@@ -1,4 +1,4 @@
-"""A block's active rows are those that a look at all of them finds."""
+"""What a block keeps of its rows is what a look at all of them finds."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ EMBEDDING = np.ones(2, dtype=np.float32)
     )
 )
 @settings(max_examples=200, deadline=None)
-def test_active_rows(operations: list[tuple[str, int, int]]) -> None:
+def test_active_rows_and_item_ids(operations: list[tuple[str, int, int]]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(blocks, "SCANNED_FOR_MS", 50)
         monkeypatch.setattr(blocks, "MOST_ACTIVATED", 3)
@@ -38,3 +38,6 @@ def test_active_rows(operations: list[tuple[str, int, int]]) -> None:
             elif what == "ask":
                 expected = {each for each in published if max(published[each], engaged[each]) >= at_ms}
                 assert {block.item_ids[row] for row in block.active_rows(at_ms)} == expected
+                listed = block.listed(len(block))
+                assert listed is not None
+                assert listed.ids == block.item_ids

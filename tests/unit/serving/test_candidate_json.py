@@ -11,7 +11,7 @@ ODD_IDS = ['"', "\\", '\\"', '","score":1},{', "é", "日本", "\n\t\x01", " ", 
 
 
 def written(item_ids: list[str], scores: list[float]) -> list[dict[str, object]]:
-    line = json.loads(json_lines([{"user_id": "u"}], [Candidates.of(item_ids, np.array(scores, dtype=np.float32))]))
+    line = json.loads(json_lines([b'{"user_id":"u"}'], [Candidates.of(item_ids, np.array(scores, dtype=np.float32))]))
     assert line["user_id"] == "u"
     read: list[dict[str, object]] = line["candidates"]
     return read
@@ -32,7 +32,7 @@ def test_answers_that_share_their_items_are_lines() -> None:
         for positions in places
     ]
     heads = [{"user_id": user_id, "n": n} for n, user_id in enumerate(["}", "\n", "", "u"])]
-    lines = json_lines(heads, answers).splitlines()
+    lines = json_lines([json.dumps(head).encode() for head in heads], answers).splitlines()
     for line, head, answer, positions in zip(map(json.loads, lines), heads, answers, places, strict=True):
         read = line.pop("candidates")
         assert line == head

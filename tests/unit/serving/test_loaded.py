@@ -90,9 +90,9 @@ async def test_an_answer_in_parts_stays_with_its_generation(world: World) -> Non
     begun = world.loaded.live
     await promoted(world, "v2")
     await world.follow("v2", "b", "news")
-    assert (await world.ask("news", begun)).version == "v1"
+    assert (await world.ask("news", begun)).provenance.bundle_version == "v1"
     assert (await world.ask("news", begun)).candidates.item_ids == ["a"]
-    assert (await world.ask("news")).version == "v2"
+    assert (await world.ask("news")).provenance.bundle_version == "v2"
     assert (await world.ask("news")).candidates.item_ids == ["b"]
 
 
@@ -119,7 +119,7 @@ async def test_an_answer_tells_the_index_apart_from_the_bundle(world: World, tmp
         await world.follow(version, "a", "news")
     await world.loaded.snapshot(world.followed.applied)
     answer = await world.ask("news")
-    assert (answer.version, answer.generation) == ("v2", "v2")
+    assert (answer.provenance.bundle_version, answer.provenance.generation) == ("v2", "v2")
     restored = LoadedGenerations(world.loaded.generations, world.loaded.model_dir, tmp_path / "snapshots")
     await restored.restore()
     mixed = await world.ask("news", ServingPair(world.loaded.pair("v1").bundle, restored.pair("v2").index))
@@ -158,7 +158,7 @@ async def test_the_previous_one_answers_while_the_promoted_cannot_be_held(world:
     await promoted(world, "v1")
     await world.follow("v1", "a", "news")
     await promoted(world, "missing")
-    assert (await world.ask("news")).version == "v1"
+    assert (await world.ask("news")).provenance.bundle_version == "v1"
     assert world.loaded.wanted == "missing"
     assert "no bundle here" in (world.loaded.fallback_reason or "")
     assert "this server answers with v1" in (world.loaded.fallback_reason or "")
@@ -249,7 +249,7 @@ async def test_a_generation_whose_records_were_skipped_is_not_held_in_part(world
     await world.follow("v2", "a", "news")
     await promoted(world, "v2")
     assert set(world.loaded.pairs) == {"v1"}
-    assert (await world.ask(None)).version == "v1"
+    assert (await world.ask(None)).provenance.bundle_version == "v1"
 
 
 async def test_what_answers_is_kept_up_even_when_it_is_pruned(world: World) -> None:
