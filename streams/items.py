@@ -8,7 +8,7 @@ from headwater.errors import InvalidEvent
 from headwater.events import Item
 from headwater.intake import read_item
 from headwater.stores import FeatureStore, FeatureWrites
-from headwater.stores.protocol import StoredItem
+from headwater.stores.protocol import Deletion, StoredItem
 from streams.embedder import Embedder, tombstones
 from streams.present_items import publish_present
 from streams.publisher import Publisher, dead_letter_record
@@ -45,8 +45,8 @@ class ItemIntake:
         # 3. Store, so that engagements with these items are known from here on.
         await self.store.commit(writes)
         # 4. Embed and publish. A crash before the commit of offsets repeats this with the same result.
-        fresh = [stored.item for stored in writes.items.values() if stored is not None]
-        gone = [item_id for item_id, stored in writes.items.items() if stored is None]
+        fresh = [stored.item for stored in writes.items.values() if isinstance(stored, StoredItem)]
+        gone = [item_id for item_id, stored in writes.items.items() if isinstance(stored, Deletion)]
         embeddings = self.embedder.embed(fresh)
         outgoing = [*map(dead_letter_record, letters), *embeddings, *tombstones(gone, self.embedder.registered)]
         await self.publisher.publish(outgoing)
@@ -67,11 +67,11 @@ class ItemIntake:
 
     async def _newer_only(self, changes: dict[str, tuple[Record, Item | None]]) -> FeatureWrites:
         writes = await self.store.begin({record.source for record, _ in changes.values()})
-        current = await self.store.items(list(changes))
-        for (item_id, (record, item)), stored in zip(changes.items(), current, strict=True):
-            if stored is not None and stored.partition == record.partition and stored.offset > record.offset:
-                continue
-            writes.items[item_id] = None if item is None else StoredItem(item, record.partition, record.offset)
+        current = await self.store.item_offsets(list(changes))
+        for (item_id, (record, item)), known in zip(changes.items(), current, strict=True):
+            place = record.partition, record.offset
+            if known is None or known[0] != record.partition or known <= place:
+                writes.items[item_id] = Deletion(*place) if item is None else StoredItem(item, *place)
         return writes
 
 

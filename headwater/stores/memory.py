@@ -6,7 +6,7 @@ from headwater.activity import ItemActivity, decode_activity
 from headwater.batched import batched
 from headwater.delivered import Delivered
 from headwater.events import now_ms
-from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
+from headwater.stores.protocol import Deletion, FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
 from headwater.user_record import HEAD, UserRecord, decode_user_record
 
 
@@ -16,7 +16,7 @@ class MemoryFeatureStore:
     def __init__(self) -> None:
         self._users: dict[str, bytes] = {}
         self._delivered: dict[str, Delivered] = {}
-        self._items: dict[str, StoredItem] = {}
+        self._items: dict[str, StoredItem | Deletion] = {}
         self._stored_ms: dict[str, int] = {}
         self._activities: dict[tuple[int, str], bytes] = {}
         self._claims: dict[SourcePartition, bytes] = {}
@@ -37,7 +37,10 @@ class MemoryFeatureStore:
         return await self.users(user_ids), await self.delivered(user_ids)
 
     async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
-        return [self._items.get(item_id) for item_id in item_ids]
+        return [known if isinstance(known, StoredItem) else None for known in map(self._items.get, item_ids)]
+
+    async def item_offsets(self, item_ids: Sequence[str]) -> list[tuple[int, int] | None]:
+        return [(known.partition, known.offset) if known else None for known in map(self._items.get, item_ids)]
 
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
         known = [self._activities.get(key) for key in keys]
@@ -57,14 +60,10 @@ class MemoryFeatureStore:
         self._delivered.update(writes.delivered)
         self._activities.update(writes.activities)
         for item_id, stored in writes.items.items():
-            if stored is None:
-                self._items.pop(item_id, None)
-            else:
-                self._items[item_id], self._stored_ms[item_id] = stored, now_ms()
+            self._items[item_id], self._stored_ms[item_id] = stored, now_ms()
 
     async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
-        entries = [stored for item_id, stored in self._items.items() if self._stored_ms[item_id] >= since_ms]
-        for batch in batched(entries, batch_size):
+        for batch in batched(self._present(since_ms), batch_size):
             yield batch
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
@@ -72,7 +71,14 @@ class MemoryFeatureStore:
             yield batch
 
     async def catalogue_size(self) -> int:
-        return len(self._items)
+        return len(self._present())
+
+    def _present(self, since_ms: int = 0) -> list[StoredItem]:
+        return [
+            known
+            for item_id, known in self._items.items()
+            if isinstance(known, StoredItem) and self._stored_ms[item_id] >= since_ms
+        ]
 
     async def active_items(self, batch_size: int = 1000) -> AsyncIterator[Mapping[tuple[int, str], ItemActivity]]:
         for batch in batched(list(self._activities.items()), batch_size):

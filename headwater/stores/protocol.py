@@ -28,6 +28,14 @@ class StoredItem:
     offset: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """The Kafka offset of an item's tombstone, kept as long as an item, so that nothing older is stored after it."""
+
+    partition: int = -1
+    offset: int = -1
+
+
 @dataclass(slots=True)
 class FeatureWrites:
     """What one batch of Kafka records changes; committed together.
@@ -36,14 +44,14 @@ class FeatureWrites:
         users: user_id to record, encoded.
         former: user_id to the `HEAD` of the record that the new one follows, empty where there was none.
         activities: (partition, item_id) to activity, encoded.
-        items: item_id to catalogue entry, None to delete it.
+        items: item_id to catalogue entry, or that it is deleted.
         delivered: user_id to what was delivered.
         claims: Each partition the records come from, to the fencing token under which it is claimed; see `FeatureStore.begin`.
     """
 
     users: dict[str, bytes] = field(default_factory=dict)
     activities: dict[tuple[int, str], bytes] = field(default_factory=dict)
-    items: dict[str, StoredItem | None] = field(default_factory=dict)
+    items: dict[str, StoredItem | Deletion] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
     claims: Mapping[SourcePartition, bytes] = field(default_factory=dict)
     former: Mapping[str, bytes] = field(default_factory=dict)
@@ -76,7 +84,11 @@ class FeatureStore(Protocol):
         ...
 
     async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
-        """Return each item's catalogue entry."""
+        """Return each item's catalogue entry, None where there is none."""
+        ...
+
+    async def item_offsets(self, item_ids: Sequence[str]) -> list[tuple[int, int] | None]:
+        """Return partition and offset of the record that each item's entry, or its deletion, came from."""
         ...
 
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:

@@ -16,7 +16,7 @@ from headwater.delivered import Delivered, decode_delivered, encode_delivered
 from headwater.events import Item, now_ms
 from headwater.names import Names
 from headwater.settings import Settings
-from headwater.stores.protocol import FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
+from headwater.stores.protocol import Deletion, FeatureWrites, SourcePartition, StaleWrites, StoredItem, claimed
 from headwater.user_record import HEAD, UserRecord, decode_user_record
 
 DECODED_ITEMS = 20_000
@@ -130,10 +130,13 @@ class RedisFeatureStore:
     async def items(self, item_ids: Sequence[str]) -> list[StoredItem | None]:
         return await self._read(map(self._names.item, item_ids), _decode_item)
 
+    async def item_offsets(self, item_ids: Sequence[str]) -> list[tuple[int, int] | None]:
+        return await self._read(map(self._names.item, item_ids), _decode_offset)
+
     async def activities(self, keys: Sequence[tuple[int, str]]) -> list[ItemActivity | None]:
         return await self._read((self._names.activity(*key) for key in keys), decode_activity)
 
-    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded]) -> list[Decoded | None]:
+    async def _read(self, keys: Iterable[str], decode: Callable[[bytes], Decoded | None]) -> list[Decoded | None]:
         wanted = list(keys)
         values: Any = await self._redis.mget(wanted) if wanted else []
         return _decoded(wanted, values, decode)
@@ -172,8 +175,7 @@ class RedisFeatureStore:
         for (partition, item_id), activity in writes.activities.items():
             yield self._names.activity(partition, item_id), (activity, self._item_ttl_ms)
         for item_id, stored in writes.items.items():
-            if stored is not None:
-                yield self._names.item(item_id), (_encode_item(stored), self._item_ttl_ms)
+            yield self._names.item(item_id), (_encode_item(stored), self._item_ttl_ms)
 
     def _note_active(self, activities: Mapping[tuple[int, str], bytes]) -> Iterator[Command]:
         newest: dict[int, dict[str, int]] = {}
@@ -186,13 +188,12 @@ class RedisFeatureStore:
             yield "ZREMRANGEBYSCORE", key, "-inf", max(scores.values()) - self._item_ttl_ms
             yield "PEXPIRE", key, self._item_ttl_ms
 
-    def _note_catalogue(self, items: Mapping[str, StoredItem | None]) -> Iterator[Command]:
+    def _note_catalogue(self, items: Mapping[str, StoredItem | Deletion]) -> Iterator[Command]:
         noted_ms = now_ms()
-        kept = {item_id: noted_ms for item_id, stored in items.items() if stored is not None}
+        kept = {item_id: noted_ms for item_id, stored in items.items() if isinstance(stored, StoredItem)}
         gone = items.keys() - kept.keys()
         yield from _scored(self._names.catalogue(), kept)
         for part in batched(gone, MEMBERS):
-            yield "DEL", *map(self._names.item, part)
             yield "ZREM", self._names.catalogue(), *part
 
     async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
@@ -242,7 +243,7 @@ def _scored(key: str, scores: Mapping[str, int]) -> Iterator[Command]:
 
 
 def _decoded(
-    keys: Sequence[str], values: Sequence[bytes | None], decode: Callable[[bytes], Decoded]
+    keys: Sequence[str], values: Sequence[bytes | None], decode: Callable[[bytes], Decoded | None]
 ) -> list[Decoded | None]:
     """Return decoded values, None where one is damaged: that user or item starts from scratch, the others are unaffected."""
     try:
@@ -254,7 +255,7 @@ def _decoded(
         ]
 
 
-def _decoded_alone(key: str, value: bytes, decode: Callable[[bytes], Decoded]) -> Decoded | None:
+def _decoded_alone(key: str, value: bytes, decode: Callable[[bytes], Decoded | None]) -> Decoded | None:
     try:
         return decode(value)
     except ValueError as error:
@@ -262,11 +263,17 @@ def _decoded_alone(key: str, value: bytes, decode: Callable[[bytes], Decoded]) -
         return None
 
 
-def _encode_item(stored: StoredItem) -> bytes:
-    return b"%d %d " % (stored.partition, stored.offset) + stored.item.to_wire()
+def _encode_item(stored: StoredItem | Deletion) -> bytes:
+    body = stored.item.to_wire() if isinstance(stored, StoredItem) else b""
+    return b"%d %d " % (stored.partition, stored.offset) + body
 
 
 @lru_cache(DECODED_ITEMS)
-def _decode_item(data: bytes) -> StoredItem:
+def _decode_item(data: bytes) -> StoredItem | None:
     partition, offset, body = data.split(b" ", 2)
-    return StoredItem(Item.model_validate(json.loads(body)), int(partition), int(offset))
+    return StoredItem(Item.model_validate(json.loads(body)), int(partition), int(offset)) if body else None
+
+
+def _decode_offset(data: bytes) -> tuple[int, int]:
+    partition, offset, _ = data.split(b" ", 2)
+    return int(partition), int(offset)

@@ -16,7 +16,7 @@ from headwater.events import Item
 from headwater.names import Names
 from headwater.settings import Settings
 from headwater.stores import FeatureStore, FeatureWrites, MemoryFeatureStore, RedisFeatureStore
-from headwater.stores.protocol import StaleWrites, StoredItem
+from headwater.stores.protocol import Deletion, StaleWrites, StoredItem
 from headwater.user_record import HEAD, UserRecord
 from headwater.user_state import UserState
 from serving.retrieval import TURNS
@@ -194,15 +194,18 @@ async def test_a_batch_may_be_large(store: FeatureStore) -> None:
     await store.commit(FeatureWrites(items=dict(kept), activities={(0, item_id): COUNTED for item_id in ids}))
     assert await store.catalogue_size() == len(ids)
     assert sum([len(batch) async for batch in store.active_items()]) == len(ids)
-    await store.commit(FeatureWrites(items=dict.fromkeys(ids)))
+    await store.commit(FeatureWrites(items=dict.fromkeys(ids, Deletion())))
     assert await store.catalogue_size() == 0
     assert await store.items(ids) == [None] * len(ids)
 
 
 async def test_a_deleted_item_is_gone(store: FeatureStore) -> None:
     await store.commit(FeatureWrites(items={"i": ITEM}))
-    await store.commit(FeatureWrites(items={"i": None, "never": None}))
+    assert await store.item_offsets(["i", "never"]) == [(ITEM.partition, ITEM.offset), None]
+    await store.commit(FeatureWrites(items={"i": Deletion(1, 10), "never": Deletion(2, 3)}))
     assert await store.items(["i"]) == [None]
+    assert await store.item_offsets(["i", "never", "else"]) == [(1, 10), (2, 3), None]
+    assert [batch async for batch in store.catalogue()] == []
     assert await store.catalogue_size() == 0
 
 

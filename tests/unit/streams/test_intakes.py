@@ -169,6 +169,20 @@ async def test_a_worker_that_was_put_out_of_its_group_overwrites_nothing() -> No
     assert (former.report.applied, former.report.repeated, successor.report.applied) == (0, 6, 10)
 
 
+async def test_a_worker_that_was_put_out_of_its_group_brings_no_deleted_item_back(tmp_path: Path) -> None:
+    make_bundle(tmp_path, "v1", ["t"])
+    store, published = Interrupted(), Published()
+    embedder = Embedder(cast(Generations, Registry(["v1"])), tmp_path)
+    former, successor = (ItemIntake(store, published, Report(), embedder, lambda: NOW_MS) for _ in range(2))
+    stored, deleted = Record("items", 0, 10, b"i", item("i").to_wire()), Record("items", 0, 11, b"i", None)
+    store.between = partial(successor.apply, [stored, deleted])
+    await apply_with_retry(former.apply, [stored])
+    assert await store.items(["i"]) == [None]
+    assert [(each.key, each.value) for each in published.records] == [(b"v1/i", None)]
+    await former.apply([Record("items", 0, 12, b"i", item("i").to_wire())])
+    assert await store.item_offsets(["i"]) == [(0, 12)]
+
+
 class Expiring(MemoryFeatureStore):
     """A store in which two items are over, one of which came back."""
 

@@ -17,7 +17,7 @@ from headwater.generations import Generations
 from headwater.item_embedding import decode_item_embedding, embedding_key
 from headwater.names import Names
 from headwater.stores import FeatureWrites, MemoryFeatureStore
-from headwater.stores.protocol import StoredItem
+from headwater.stores.protocol import Deletion, StoredItem
 from streams.embedder import Embedder, Refusal
 from streams.publisher import Publisher
 from streams.rebuild import Rebuild, TakenOver
@@ -103,7 +103,7 @@ async def test_what_another_worker_stored_before_it_had_the_bundle_is_embedded_a
 class Overtaking:
     """Item "0" changes while its embedding is being published: the item agent's record is there before the builder's."""
 
-    def __init__(self, changes: list[StoredItem | None]) -> None:
+    def __init__(self, changes: list[StoredItem | Deletion]) -> None:
         self.store, self.changes, self.newest = MemoryFeatureStore(), changes, dict[bytes | None, bytes | None]()
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
@@ -120,7 +120,7 @@ async def test_an_item_that_changes_again_while_its_change_is_published_is_publi
 ) -> None:
     monkeypatch.setattr("streams.rebuild.SETTLE_S", 0)
     changes = [stored("0", PUBLISHED + change) for change in (1, 2, 3)]
-    published = Overtaking([*changes, None if last is None else stored("0", last)])
+    published = Overtaking([*changes, Deletion() if last is None else stored("0", last)])
     builder = await worker(generations, published, published.store)
     await builder._process(generations.get("v1"))
     newest = published.newest[KEY]
