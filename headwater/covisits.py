@@ -112,18 +112,20 @@ class Covisits:
     def _give_rows(self, sources: Ints) -> None:
         highest = int(sources.max(initial=0))
         if highest >= len(self._row):
-            grown = np.full(max(2 * len(self._row), highest + 1), -1, dtype=np.int64)
-            grown[: len(self._row)] = self._row
-            self._row = grown
+            rows = np.full(max(2 * len(self._row), highest + 1), -1, dtype=np.int64)
+            rows[: len(self._row)] = self._row
+            self._row = rows
         fresh = sources[(self._row[sources] < 0) & (sources > 0)]
         if not len(fresh):
             return
         fresh = np.unique(fresh)
         end = self._used + len(fresh)
-        while end > len(self.successors):
+        if end > len(self.successors):
             for name in _ARRAYS:
                 old = getattr(self, name)
-                setattr(self, name, np.concatenate((old, np.zeros_like(old))))
+                grown = np.zeros((max(2 * len(old), end), *old.shape[1:]), dtype=old.dtype)
+                grown[: len(old)] = old
+                setattr(self, name, grown)
         self._row[fresh] = np.arange(self._used, end)
         self._used = end
 

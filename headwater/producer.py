@@ -20,6 +20,7 @@ from headwater.reachable import kafka_unreachable
 from headwater.settings import EMBEDDED_API_VERSION, Settings
 from headwater.wire import encoded, identifier, validated
 
+CLOSE_TIMEOUT_S = 5.0
 FLUSH_TIMEOUT_S = 60.0
 LINGER_MS = 5
 FRAME_MS = 5
@@ -205,7 +206,10 @@ class EngagementProducer:
                 self._closed = True
                 self._framing.notify()
             self._framer.join()
-            self._producer.close(timeout=5)
+            try:
+                self._producer.close(timeout=CLOSE_TIMEOUT_S)
+            except KafkaError:  # of what is not acknowledged `flush` has told; kafka-python would go on sending it
+                self._producer._sender.force_close()
 
     def __enter__(self) -> Self:
         return self

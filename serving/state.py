@@ -32,6 +32,7 @@ from streams.hosting import alive, end_process_with, running, running_with_resta
 LEARN_EVERY_S = 1.0
 FORGET_EVERY_S = 60.0
 FREEZE_EVERY_S = 10.0
+THAW_EVERY_S = 6 * 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ async def _start(state: State, stack: AsyncExitStack) -> None:
         _repeated(followed.learn_cells, LEARN_EVERY_S),
         _repeated(lambda: _forget(state), FORGET_EVERY_S),
         _repeated(_freeze, FREEZE_EVERY_S),
+        _repeated(_thaw, THAW_EVERY_S),
         end_process_with(follower),
     ):
         task = asyncio.create_task(work)
@@ -151,6 +153,11 @@ async def _freeze() -> None:
     """Keep long-lived objects out of garbage collection: traversing an index stops every query for 100 ms."""
     gc.collect()
     gc.freeze()
+
+
+async def _thaw() -> None:
+    """Have the next collection traverse everything: of what was frozen, cycles that are garbage by now stay otherwise."""
+    gc.unfreeze()
 
 
 async def _repeated(work: Callable[[], Awaitable[None]], every_s: float) -> None:

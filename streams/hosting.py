@@ -49,7 +49,10 @@ async def running_with_restarts(make: Callable[[], faust.App]) -> AsyncIterator[
             except Exception:
                 log.exception("%s has ended and will be restarted", app.conf.id)
             await asyncio.sleep(RESTART_S)
-            app = make()
+            try:
+                app = make()
+            except Exception:
+                log.exception("%s cannot be made again yet", app.conf.id)
 
     task = asyncio.create_task(run())
     try:

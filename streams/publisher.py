@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.exceptions import NotReady, ProducerSendError
 
 from headwater.dead_letter import DeadLetter
@@ -48,6 +48,8 @@ class FaustPublisher:
                 for record in records
             ]
             await asyncio.gather(*sent)
+        except MessageSizeTooLargeError:
+            raise
         except TRANSIENT as error:
             raise PublishFailed(f"{type(error).__name__}: {error}") from error
 

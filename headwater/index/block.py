@@ -184,13 +184,14 @@ class Block:
 
     def numbers(self, names: ItemNumbers) -> Ints:
         """Return the items' numbers (N,), 0 for those without one, a view; an item gets one when first engaged with."""
-        if self._numbered_by != (names, names.epoch):
+        new_numbers = range(self._names_seen, len(names.texts))
+        if self._numbered_by != (names, names.epoch) or len(new_numbers) > len(self):
             self._numbered_by = names, names.epoch
             self._numbers[: len(self)] = names.known(self.item_ids)
         else:
-            fresh = list(self._unnumbered)
-            self._numbers[fresh] = names.known([self.item_ids[row] for row in fresh])
-            for number in range(self._names_seen, len(names.texts)):
+            rows = list(self._unnumbered)
+            self._numbers[rows] = names.known([self.item_ids[row] for row in rows])
+            for number in new_numbers:
                 if (of_item := self.rows.get(names.texts[number])) is not None:
                     self._numbers[of_item] = number
         self._names_seen = len(names.texts)

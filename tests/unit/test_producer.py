@@ -20,6 +20,7 @@ class Silent:
 
     def __init__(self, **options: Any) -> None:
         self.callbacks: list[Any] = []
+        self._sender = self
 
     def partitions_for(self, topic: str) -> set[int]:
         if self.partitions is None:
@@ -37,7 +38,10 @@ class Silent:
             raise KafkaTimeoutError("not in time")
 
     def close(self, timeout: float) -> None:
-        pass
+        self.flush(timeout)
+
+    def force_close(self) -> None:
+        self.forced = True
 
 
 @pytest.fixture
@@ -59,6 +63,15 @@ def test_a_time_out_counts_no_more_than_is_known(kafka: type[Silent], monkeypatc
         with pytest.raises(DeliveryFailed, match="at least 1 events were not acknowledged"):
             sending.flush()
         sending._producer.callbacks.clear()
+
+
+def test_what_cannot_be_sent_is_not_sent_after_closing(kafka: type[Silent], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "partitions", {0})
+    sending = EngagementProducer(Settings())
+    sending.delete_item("i")
+    with pytest.raises(DeliveryFailed, match="not in time"):
+        sending.close()
+    assert sending._producer.forced
 
 
 @pytest.mark.parametrize("item_id", ["", "a\nb", None, True])

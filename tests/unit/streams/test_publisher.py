@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import RequestTimedOutError
+from aiokafka.errors import MessageSizeTooLargeError, RequestTimedOutError
 from faust.exceptions import ProducerSendError
 
 from headwater.errors import InvalidEvent
@@ -44,6 +44,8 @@ async def test_a_broker_that_is_away_is_asked_again(fault: Exception) -> None:
 async def test_what_would_fail_each_time_is_raised() -> None:
     with pytest.raises(AssertionError):
         await publisher(RequestTimedOutError()).publish([Outgoing("dead-letters", None, None)])
+    with pytest.raises(MessageSizeTooLargeError):
+        await publisher(MessageSizeTooLargeError()).publish([Outgoing("candidates", b"k", b"v")])
 
 
 async def test_a_record_with_neither_key_nor_value_has_a_dead_letter_that_can_be_sent() -> None:
