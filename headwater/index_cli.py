@@ -61,6 +61,10 @@ def list_generations(as_json: bool) -> None:
         mark = "live" if row["live"] else "previous" if row["previous"] else ""
         verified = {None: "not verified", True: "verified", False: "failed verification"}[row["verified"]]
         click.echo(f"{row['version']}  {row['state']:<11}  {row['items']:>9} items  {verified:<20}{mark}".rstrip())
+    if alias.promotions_paused:
+        click.echo(
+            "the trainer promotes nothing until `headwater index promote VERSION`, since an operator rolled back"
+        )
     if not rows:
         click.echo("no bundles yet: `headwater train --once` makes the first")
 

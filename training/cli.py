@@ -32,6 +32,8 @@ from training.staging import exclusive_directory
 
 PREQUENTIAL = ("warmup_until", "until", "refresh", "live_for", "coarse_topics", "behind", "strengths")
 """Options of `evaluate` for the prequential protocol alone."""
+FIRST_RETRY_S = 15.0
+"""Time between refreshes at most until there is a first model."""
 MAX_SEED = 2**63 - 1
 """The largest seed that torch takes."""
 
@@ -90,15 +92,21 @@ def train(once: bool, every: str | None, no_promote: bool, method: str, seed: in
 
 
 def _keep_refreshing(trainer: Trainer, settings: Settings, every_ms: int, promote: bool, as_json: bool) -> None:
-    stop = threading.Event()
+    """Refresh at once and then every so often; until there is a first model, try more often."""
+    stop, every_s = threading.Event(), every_ms / 1000
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(every_ms / 1000):
+    wait_s, problem = 0.0, ""
+    while not stop.wait(wait_s):
         try:
             with redis_reachable(settings):
                 _say(trainer.refresh(promote), as_json)
+            problem = ""
         except HeadwaterError as error:
-            log.warning("no refresh this time: %s", error)
+            level = logging.DEBUG if str(error) == problem else logging.WARNING
+            problem = str(error)
+            log.log(level, "no refresh this time: %s", problem)
+        wait_s = every_s if trainer.learner else min(every_s, FIRST_RETRY_S)
 
 
 def _say(record: dict[str, Any] | None, as_json: bool) -> None:
