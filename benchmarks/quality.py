@@ -223,7 +223,7 @@ def _table(runs: list[list[dict[str, Any]]]) -> list[str]:
 
 
 def _gains(width: str, parts: list[dict[str, Any]]) -> list[str]:
-    """Return the gains of each method that keeps to the topic: all seeds, and the first one's interval."""
+    """Return the gains of each method that keeps to the topic: all seeds, and where the interval of each of them lies."""
     figures = ("mrr", "recall@1", "recall@10")
     lines = [f"| gain over the best popularity window, {width} | " + " | ".join(figures) + " |", "|---|---|---|---|"]
     gains = [{(each["name"], each["figure"]): each for each in part["comparisons"]} for part in parts]
@@ -231,9 +231,10 @@ def _gains(width: str, parts: list[dict[str, Any]]) -> list[str]:
     for name in names:
         cells = []
         for figure in figures:
-            first = gains[0][name, figure]
-            seeds = ", ".join(f"{part[name, figure]['gain']:+.1%}" for part in gains)
-            cells.append(f"{seeds} ({first['low']:+.1%} … {first['high']:+.1%})")
+            found = [part[name, figure] for part in gains]
+            seeds = ", ".join(f"{each['gain']:+.1%}" for each in found)
+            low, high = min(each["low"] for each in found), max(each["high"] for each in found)
+            cells.append(f"{seeds} ({low:+.1%} … {high:+.1%})")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
