@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,11 @@ from headwater.covisit_features import CovisitFeatures
 from training.corpus import Corpus
 from training.dynamic_scores import DynamicFeatures
 from training.examples import Examples
-from training.sampling import SampledItems, sample_conditions, sample_items
+from training.sampling import LiveItems, SampledItems, sample_conditions, sample_items
 
 Ints = npt.NDArray[np.int64]
+LIVE_AGAIN_MS = 30_000
+"""How long what is live is taken to be the same: of a million items it takes as long to find as many steps."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,15 @@ def prepare(
         random: Source of chance.
         counted: The activity contains all of the examples; none is counted again.
     """
+    live: LiveItems | None = None
     for start in range(0, len(examples), settings.batch):
         batch = examples[start : start + settings.batch]
         # Late engagements come first in a refresh; what is live or popular is a matter of the present.
         now_ms = int(batch.times_ms[0]) if counted else max(int(batch.times_ms[0]), int(corpus.engaged_ms.max()))
-        live = corpus.live(now_ms, settings.live_for_ms)
-        if not len(live):
+        popularity = corpus.totals.__getitem__ if counted else partial(corpus.popularity, now_ms=now_ms)
+        if live is None or not len(live.numbers) or abs(now_ms - live.now_ms) >= LIVE_AGAIN_MS:
+            live = LiveItems(corpus, now_ms, settings.live_for_ms, popularity)
+        if not len(live.numbers):
             if not counted:
                 corpus.count(batch.items, batch.times_ms, batch.predecessors)
             continue
@@ -125,7 +131,6 @@ def prepare(
             settings.unconditioned,
             settings.held_out,
         )
-        popularity = corpus.totals if counted else corpus.popularity(now_ms)
         sampled = sample_items(
             corpus, batch.items, conditions, live, popularity, random, settings.uniform, settings.same_condition
         )

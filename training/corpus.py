@@ -54,6 +54,7 @@ class Corpus:
         self.counts = np.zeros((FIRST_CAPACITY, WINDOWS), dtype=np.float64)
         self.totals = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self.covisits = Covisits()
+        self._positions = self._placed = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -144,13 +145,27 @@ class Corpus:
             target[len(kept) :] = kept[0]
 
     def live(self, now_ms: int, live_for_ms: int | None) -> Ints:
-        """Return the numbers of items published by now, not deleted, and published or engaged with lately."""
-        count = len(self) + 1
-        live = self.alive[:count] & (self.published_ms[:count] <= now_ms)
+        """Return the numbers of all live items, see `are_live`."""
+        return np.flatnonzero(self.are_live(slice(0, len(self) + 1), now_ms, live_for_ms))
+
+    def are_live(self, items: Ints | slice, now_ms: int, live_for_ms: int | None) -> npt.NDArray[np.bool_]:
+        """Return which items are published by now, not deleted, and published or engaged with lately."""
+        live: npt.NDArray[np.bool_] = self.alive[items] & (self.published_ms[items] <= now_ms)
         if live_for_ms is not None:
-            newest = np.maximum(self.published_ms[:count], self.engaged_ms[:count])
-            live &= newest >= now_ms - live_for_ms
-        return np.flatnonzero(live)
+            live &= self._recency_ms(items) >= now_ms - live_for_ms
+        return live
+
+    def most_recent(self, most: int) -> Ints:
+        """Return the numbers, ascending, of the items that were published or engaged with last; at most so many."""
+        numbers = np.flatnonzero(self.alive)
+        if len(numbers) <= most:
+            return numbers
+        newest = np.argpartition(self._recency_ms(numbers), len(numbers) - most)[len(numbers) - most :]
+        return np.sort(numbers[newest])
+
+    def _recency_ms(self, items: Ints | slice) -> Ints:
+        """Return when items were published or engaged with last."""
+        return np.maximum(self.published_ms[items], self.engaged_ms[items])
 
     def streaming(self, items: Ints, now_ms: int) -> npt.NDArray[np.float32]:
         """Return the streaming features (N, STREAMING) of items at a time not before their last engagement."""
@@ -158,17 +173,19 @@ class Corpus:
         engaged_ms, first_ms = self.engaged_ms[items], self.first_ms[items]
         return streaming_features(counts, self.totals[items], engaged_ms, first_ms, self.published_ms[items], now_ms)
 
-    def popularity(self, now_ms: int) -> npt.NDArray[np.float64]:
-        """Return each item's recent engagements (capacity,), undecayed where one is later than `now_ms`."""
-        elapsed = np.clip(now_ms - self.engaged_ms, 0, 2**40)
-        recent: npt.NDArray[np.float64] = self.counts[:, RECENT] * np.exp2(-elapsed / HALF_LIVES_MS[RECENT])
+    def popularity(self, items: Ints, now_ms: int) -> npt.NDArray[np.float64]:
+        """Return items' recent engagements (N,), undecayed where one is later than `now_ms`."""
+        elapsed = np.clip(now_ms - self.engaged_ms[items], 0, 2**40)
+        recent: npt.NDArray[np.float64] = self.counts[items, RECENT] * np.exp2(-elapsed / HALF_LIVES_MS[RECENT])
         return recent
 
     def positions(self, items: Ints) -> Ints:
-        """Return the position of each item number in `items`, -1 where it is not there."""
-        positions = np.full(len(self) + 1, -1, dtype=np.int64)
-        positions[items] = np.arange(len(items))
-        return positions
+        """Return the position of each item number in `items`, -1 where it is not there; valid until the next call."""
+        if len(self._positions) <= len(self):
+            self._positions = np.full(len(self.alive), -1, dtype=np.int64)
+        self._positions[self._placed] = -1
+        self._positions[items], self._placed = np.arange(len(items)), items
+        return self._positions
 
     def has_topic(self, items: Ints, topic: int) -> npt.NDArray[np.bool_]:
         """Return which items (N,) carry a topic."""

@@ -1,17 +1,27 @@
 """The promotion gate: a new bundle must not be worse than the live one on the newest slice, beyond chance."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation.popularity import WINDOWS_MS
+from training.corpus import Corpus
+from training.evaluation.point_in_time import PointInTime
+from training.evaluation.popularity import WINDOWS_MS, SlidingCounts
 from training.evaluation.ranking import Ranking
+from training.evaluation.scorers import Scorer
+from training.examples import Examples
+from training.recent import Recent
+from training.sampling import sample_conditions
 
 MAX_MRR_LOSS = 0.02
 DEVIATIONS = 2.0
 MIN_TOPIC_MATCH = 0.8
 MAX_FILTER_GAIN = 0.1
 MIN_QUERIES = 50
+MAX_RANKED = 500
+MAX_CANDIDATES = 20_000
+"""Items that are ranked: those published or engaged with last, and the newest examples' own."""
 CANDIDATE = "candidate"
 LIVE = "live"
 
@@ -22,6 +32,38 @@ class Decision:
 
     promote: bool
     reasons: list[str]
+
+
+def rank_newest(
+    scorers: Mapping[str, Scorer],
+    corpus: Corpus,
+    newest: Examples,
+    recent: Recent,
+    live_for_ms: int | None,
+    seed: int,
+) -> Ranking:
+    """Return the ranking of some of the newest examples, each asked for with a topic of its item.
+
+    Args:
+        scorers: By row name.
+        corpus: Its activity does not contain the examples yet, and is the same afterwards.
+        newest: In order of time.
+        recent: Ends with them.
+        live_for_ms: See `Ranking`.
+        seed: Of what is drawn.
+    """
+    rows = np.flatnonzero(~newest.repeats & (corpus.item_topics[newest.items, 0] > 0))
+    random = np.random.default_rng(seed)
+    if len(rows) > MAX_RANKED:
+        rows = np.sort(random.choice(rows, MAX_RANKED, replace=False))
+    asked = newest[rows]
+    _, conditions = sample_conditions(corpus, asked.items, random)
+    ranking = Ranking(corpus, live_for_ms, np.union1d(corpus.most_recent(MAX_CANDIDATES), newest.items))
+    counts = SlidingCounts(recent.items, recent.times_ms, len(corpus) + 1, before=len(recent) - len(newest))
+    activity = corpus.activity()
+    ranking.rank(scorers, asked, conditions, asked.histories, PointInTime(corpus, newest, counts, rows, 0))
+    corpus.restore(activity)
+    return ranking
 
 
 def decide(ranking: Ranking) -> Decision:

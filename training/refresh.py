@@ -21,23 +21,19 @@ from headwater.users import Users
 from training.batches import LearningSettings, prepare
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.corpus import Corpus
-from training.evaluation.point_in_time import PointInTime
-from training.evaluation.popularity import SlidingCounts
 from training.evaluation.ranking import Ranking
 from training.evaluation.scorers import BundleScorer, LearnerScorer, Scorer
 from training.examples import Examples, build_examples
 from training.export import GOLDEN_ROWS, export_bundle
-from training.gate import CANDIDATE, LIVE, decide
+from training.gate import CANDIDATE, LIVE, decide, rank_newest
 from training.learner import Learner
 from training.log import LogReader
 from training.recent import Recent
-from training.sampling import sample_conditions
 
 SLICE_SHARE = 0.1
 """Newest share of the examples that is ranked before it is learned from."""
 MIN_SLICE = 500
 MAX_SLICE = 2_000
-MAX_RANKED = 500
 PAUSED = "an operator rolled back: `headwater index promote VERSION` lets the trainer promote again"
 REPORTED = ("mrr", "recall@1", "recall@10", "topic_match@50")
 
@@ -190,23 +186,11 @@ class Trainer:
             self.progress("training", done, len(examples))
 
     def _rank(self, learner: Learner, newest: Examples) -> Ranking:
-        rows = np.flatnonzero(~newest.repeats & (self.corpus.item_topics[newest.items, 0] > 0))
-        random = np.random.default_rng(self.learning.seed)
-        if len(rows) > MAX_RANKED:
-            rows = np.sort(random.choice(rows, MAX_RANKED, replace=False))
-        asked = newest[rows]
-        _, conditions = sample_conditions(self.corpus, asked.items, random)
         scorers: dict[str, Scorer] = {CANDIDATE: LearnerScorer(learner)}
         live = self._live_bundle()
         if live is not None:
             scorers[LIVE] = BundleScorer(live, self.corpus)
-        ranking = Ranking(self.corpus, self.learning.live_for_ms)
-        earlier = len(self.recent) - len(newest)
-        counts = SlidingCounts(self.recent.items, self.recent.times_ms, len(self.corpus) + 1, before=earlier)
-        before = self.corpus.activity()
-        ranking.rank(scorers, asked, conditions, asked.histories, PointInTime(self.corpus, newest, counts, rows, 0))
-        self.corpus.restore(before)
-        return ranking
+        return rank_newest(scorers, self.corpus, newest, self.recent, self.learning.live_for_ms, self.learning.seed)
 
     def _live_bundle(self) -> Bundle | None:
         try:

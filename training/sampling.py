@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from training.corpus import Corpus
 
 Ints = npt.NDArray[np.int64]
+Popularity = Callable[[Ints], npt.NDArray[np.float64] | Ints]
 SMOOTHING = 0.1
 CONDITION_WEIGHTS: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = {
     "random": np.ones_like,
@@ -79,12 +81,58 @@ def is_held_out(topics: Ints, share: float) -> npt.NDArray[np.bool_]:
     return held_out
 
 
+class LiveItems:
+    """What negatives are drawn from: live items, all of them and those of each topic, as of a time.
+
+    Args:
+        corpus: The items.
+        now_ms: Epoch ms.
+        live_for_ms: See `Corpus.live`.
+        popularity: Returns the popularity of item numbers (N,), proportional to the odds of being a positive.
+
+    Attributes:
+        numbers: (L,) of all live items.
+        popularity: Of all of them together.
+        sizes: By topic number, how many carry it.
+    """
+
+    def __init__(self, corpus: Corpus, now_ms: int, live_for_ms: int | None, popularity: Popularity) -> None:
+        self.now_ms = now_ms
+        self.numbers = corpus.live(now_ms, live_for_ms)
+        self.popularity = float((popularity(self.numbers) + SMOOTHING).sum())
+        self.sizes = np.zeros(len(corpus.topics) + 1, dtype=np.int64)
+        self._members = _by_topic(corpus.item_topics, self.numbers, self.sizes)
+        self._begins = np.cumsum(self.sizes) - self.sizes
+
+    def draw(self, topics: Ints, random: np.random.Generator) -> Ints:
+        """Return an item of each topic (N,); each topic must have one."""
+        places = (random.random(len(topics)) * self.sizes[topics]).astype(np.int64)
+        drawn: Ints = self._members[self._begins[topics] + places]
+        return drawn
+
+
+@njit("int64[::1](int64[:, ::1], int64[::1], int64[::1])", cache=True, nogil=True)
+def _by_topic(item_topics: Ints, numbers: Ints, sizes: Ints) -> Ints:
+    """Return the items of topic 1, then those of topic 2 and so on, each topic's in their order; add up `sizes` by topic."""
+    for number in numbers:
+        for topic in item_topics[number]:
+            sizes[topic] += topic > 0
+    ends = np.cumsum(sizes) - sizes
+    members = np.empty(sizes.sum(), dtype=np.int64)
+    for number in numbers:
+        for topic in item_topics[number]:
+            if topic > 0:
+                members[ends[topic]] = number
+                ends[topic] += 1
+    return members
+
+
 def sample_items(
     corpus: Corpus,
     positives: Ints,
     conditions: Ints,
-    live: Ints,
-    popularity: npt.NDArray[np.float64] | Ints,
+    live: LiveItems,
+    popularity: Popularity,
     random: np.random.Generator,
     uniform: int,
     same_condition: int,
@@ -95,32 +143,19 @@ def sample_items(
         corpus: The items.
         positives: (B,) engaged items.
         conditions: (B,) their sampled topics; same-condition negatives are drawn from these topics.
-        live: (L,) live items.
-        popularity: By item number, proportional to the odds of being a positive.
+        live: What negatives are drawn from.
+        popularity: As `live` was given it.
         random: Source of chance.
         uniform: Number of uniform draws.
         same_condition: Number of same-condition draws.
     """
-    uniformly = random.choice(live, uniform)
-    matching, rate = _matching(corpus, random.choice(conditions, same_condition), live, random)
+    uniformly = random.choice(live.numbers, uniform)
+    topics = random.choice(conditions, same_condition)
+    topics = topics[live.sizes[topics] > 0]
+    matching = live.draw(topics, random)
+    rate = np.bincount(topics, minlength=len(live.sizes)) / np.maximum(live.sizes, 1)
     items, positions = np.unique(np.concatenate((positives, uniformly, matching)), return_inverse=True)
-    share = (popularity[items] + SMOOTHING) / (popularity[live] + SMOOTHING).sum()
-    expected = share * len(positives) + uniform / len(live) + rate[corpus.item_topics[items]].sum(axis=1)
+    share = (popularity(items) + SMOOTHING) / live.popularity
+    expected = share * len(positives) + uniform / len(live.numbers) + rate[corpus.item_topics[items]].sum(axis=1)
     log_q = np.log(-np.expm1(-expected)).astype(np.float32)
     return SampledItems(items, log_q, positions[: len(positives)])
-
-
-def _matching(
-    corpus: Corpus, topics: Ints, live: Ints, random: np.random.Generator
-) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """Return a live item of each topic that has one, and the expected draws of an item of each topic of the corpus."""
-    carried = corpus.item_topics[live]  # (L, ITEM_TOPICS)
-    rows, columns = np.nonzero(carried)
-    topic_of = carried[rows, columns]
-    order = np.argsort(topic_of, kind="stable")
-    members = live[rows[order]]
-    sizes = np.bincount(topic_of, minlength=len(corpus.topics) + 1)
-    begins = np.cumsum(sizes) - sizes
-    drawn = topics[(topics > 0) & (sizes[topics] > 0)]
-    rate = np.bincount(drawn, minlength=len(sizes)) / np.maximum(sizes, 1)
-    return members[begins[drawn] + (random.random(len(drawn)) * sizes[drawn]).astype(np.int64)], rate

@@ -33,12 +33,14 @@ class Ranking:
         overfetch: Names of scorers that also get a row `+overfetch200`.
         baselines: More rows, by name.
         live_for_ms: Items neither published nor engaged with for this long are no candidates; None keeps all.
+        among: Ascending numbers of the items that can be candidates; None for all.
         skipped: Queries whose engaged item was no candidate.
         asked_ms, items, conditions: Time, engaged item and topic of each query that was ranked.
     """
 
     corpus: Corpus
     live_for_ms: int | None
+    among: Ints | None = None
     overfetch: Sequence[str] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -70,9 +72,9 @@ class Ranking:
         """
         if not len(examples):
             return
-        embedded = {name: _Embedded(scorer, examples, conditions, len(self.corpus)) for name, scorer in scorers.items()}
-        everything = np.arange(len(self.corpus) + 1)
-        carriers = {topic: self.corpus.has_topic(everything, topic) for topic in np.unique(conditions).tolist()}
+        among = np.arange(len(self.corpus) + 1) if self.among is None else self.among
+        embedded = {name: _Embedded(scorer, examples, conditions, among) for name, scorer in scorers.items()}
+        carriers = {topic: self.corpus.has_topic(among, topic) for topic in np.unique(conditions).tolist()}
         for number in range(len(examples)):
             now_ms, item, condition = (
                 int(examples.times_ms[number]),
@@ -80,7 +82,8 @@ class Ranking:
                 int(conditions[number]),
             )
             counts = before(number)
-            live = self._eligible(now_ms, seen[number])
+            rows = self._eligible(among, now_ms, seen[number])
+            live = among[rows]
             position = int(np.searchsorted(live, item))
             if position == len(live) or live[position] != item:
                 self.skipped += 1
@@ -88,24 +91,26 @@ class Ranking:
             self.asked_ms.append(now_ms)
             self.items.append(item)
             self.conditions.append(condition)
-            query = self._query(examples[number : number + 1], number, live, position, carriers[condition][live])
+            on_topic = carriers[condition][rows]
+            query = self._query(examples[number : number + 1], number, rows, live, position, on_topic)
             self._rank_baselines(query, counts, np.asarray(seen[number]))
             for name in scorers:
                 self._rank_scorer(name, query, embedded[name])
 
-    def _eligible(self, now_ms: int, seen: npt.ArrayLike) -> Ints:
-        """Return the live items that the user may be shown, ascending."""
-        live = self.corpus.live(now_ms, self.live_for_ms)
-        unseen = np.ones(len(self.corpus) + 1, dtype=np.bool_)
-        unseen[np.asarray(seen, dtype=np.int64)] = False
-        return live[unseen[live]]
+    def _eligible(self, among: Ints, now_ms: int, seen: npt.ArrayLike) -> Ints:
+        """Return which of some items are live and may be shown to the user: ascending positions in `among`."""
+        eligible = self.corpus.are_live(among, now_ms, self.live_for_ms)
+        numbers = np.asarray(seen, dtype=np.int64)
+        places = np.minimum(np.searchsorted(among, numbers), len(among) - 1)
+        eligible[places[among[places] == numbers]] = False
+        return np.flatnonzero(eligible)
 
     def _query(
-        self, example: Examples, number: int, live: Ints, position: int, on_topic: npt.NDArray[np.bool_]
+        self, example: Examples, number: int, rows: Ints, live: Ints, position: int, on_topic: npt.NDArray[np.bool_]
     ) -> "_Query":
         streaming = self.corpus.streaming(live, int(example.times_ms[0]))
         covisits = self.corpus.covisits.features(example.histories, example.times_ms, self.corpus.positions(live))
-        return _Query(number, example.features, live, position, on_topic, streaming, covisits)
+        return _Query(number, example.features, rows, live, position, on_topic, streaming, covisits)
 
     def _rank_baselines(self, query: "_Query", counts: SlidingCounts, seen: Ints) -> None:
         """Rank by popularity windows, fitted baselines and co-visitation alone."""
@@ -122,12 +127,12 @@ class Ranking:
     def _rank_scorer(self, name: str, query: "_Query", embedded: "_Embedded") -> None:
         """Rank by a scorer: without a filter, inside an exact filter, and lists of all topics merged by score."""
         scorer, user, own = embedded.scorer, embedded.users[query.number], embedded.unconditioned[query.number]
-        items = embedded.items(query.live)
+        items = embedded.items(query.rows)
         weights = user[items.shape[1] :]
-        scores = scorer.static_scores(user, items)[query.live] + query.streaming @ weights[:STREAMING]
+        scores = scorer.static_scores(user, items)[query.rows] + query.streaming @ weights[:STREAMING]
         scores[query.covisits.items] += query.covisits.values @ weights[STREAMING : STREAMING + COVISITS]
         instead = (own - user)[: scorer.steered]
-        filtered = scores + (items[:, : scorer.steered] @ instead)[query.live]
+        filtered = scores + (items[:, : scorer.steered] @ instead)[query.rows]
         if scorer.second_stage:
             _rank_again(scorer.second_stage, query, own, items, filtered)
         self._rank_scores(name, query, scores, filtered)
@@ -152,7 +157,8 @@ class _Query:
     Attributes:
         number: Which of the Q queries it is.
         features: The user tower's inputs, (1, ...).
-        live: (N,) items that can be candidates, ascending.
+        rows: (N,) positions of the candidates among the items that can be.
+        live: (N,) their numbers, ascending.
         position: Of the engaged item in `live`.
         on_topic: (N,) which of them carry the topic.
         streaming: (N, STREAMING) their streaming features.
@@ -161,6 +167,7 @@ class _Query:
 
     number: int
     features: Features
+    rows: Ints
     live: Ints
     position: int
     on_topic: npt.NDArray[np.bool_]
@@ -174,7 +181,7 @@ def _rank_again(stage: SecondStage, query: _Query, user: Floats, items: Floats, 
     covisits = np.zeros((len(query.live), COVISITS), dtype=np.float32)
     covisits[query.covisits.items] = query.covisits.values
     parts = [each[best] for each in (query.streaming, covisits, filtered)]
-    again = stage(query.features, user, items[query.live[best]], *parts)
+    again = stage(query.features, user, items[query.rows[best]], *parts)
     filtered[best] = again - again.min() + filtered[best].max()
 
 
@@ -210,18 +217,19 @@ class _Embedded:
         unconditioned: Those used inside an exact filter: without the condition where it steers, which the filter enforces.
     """
 
-    def __init__(self, scorer: Scorer, examples: Examples, conditions: Ints, size: int) -> None:
+    def __init__(self, scorer: Scorer, examples: Examples, conditions: Ints, among: Ints) -> None:
         self.scorer = scorer
         self.users = scorer.embed_users(examples, conditions)
         self.unconditioned = scorer.embed_users(examples, np.zeros_like(conditions)) if scorer.steered else self.users
-        self._known = np.zeros(size + 1, dtype=np.bool_)
+        self._among = among
+        self._known = np.zeros(len(among), dtype=np.bool_)
         self._matrix: Floats | None = None
 
-    def items(self, numbers: Ints) -> Floats:
-        """Return all item embeddings (I, D) by number, zeros for those never asked for: a copy of some costs more."""
-        fresh = numbers[~self._known[numbers]]
+    def items(self, rows: Ints) -> Floats:
+        """Return the embeddings (A, D) of the A items that can be candidates; those of rows never asked for are zeros."""
+        fresh = rows[~self._known[rows]]
         if self._matrix is None or len(fresh):
-            embeddings = self.scorer.embed_items(fresh)
+            embeddings = self.scorer.embed_items(self._among[fresh])
             if self._matrix is None:
                 self._matrix = np.zeros((len(self._known), embeddings.shape[1]), dtype=np.float32)
             self._matrix[fresh] = embeddings
