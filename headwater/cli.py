@@ -68,6 +68,7 @@ def main() -> None:
     """
     _end_with_supervisor()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a query's matrices are small: threads would only spin
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # nor may the trainer's, where others need the core
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

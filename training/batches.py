@@ -25,7 +25,8 @@ class LearningSettings:
     Attributes:
         batch: Examples per step; they are neighbours in time.
         slice_: Examples that share one computation of the streaming features.
-        uniform, same_condition: Negatives drawn for a step, beside the batch's own items.
+        uniform: Live items drawn for a step, beside the batch's own.
+        same_condition: Rows drawn for a step, each of which draws a live item of its condition, if it has one.
         live_for_ms: Items neither published nor engaged with for this long are no negatives.
         min_engagements: Engagements before an item gets an embedding of its own.
         ids, id_rows: The table of id embeddings, see `id_table`, and its size where that is fixed.

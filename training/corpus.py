@@ -93,6 +93,12 @@ class Corpus:
         """Drop items without a record since a time, as the catalogue does, until there is one again."""
         self.alive &= self.read_ms >= before_ms
 
+    def forget_activity(self, before_ms: int) -> None:
+        """Drop the activity of items not engaged with since a time, as the feature store does."""
+        old = np.flatnonzero((self.engaged_ms < before_ms) & (self.engaged_ms > NEVER))
+        self.counts[old], self.totals[old] = 0.0, 0
+        self.engaged_ms[old], self.first_ms[old] = NEVER, NO_ENGAGEMENT_MS
+
     def needed(self, since_ms: int) -> Ints:
         """Return the numbers of items that are alive, engaged with since a time, or co-visited since."""
         own = slice(1, len(self) + 1)

@@ -18,7 +18,8 @@ MAX_MRR_LOSS = 0.02
 DEVIATIONS = 2.0
 MIN_TOPIC_MATCH = 0.8
 MAX_FILTER_GAIN = 0.1
-MIN_QUERIES = 50
+MIN_QUERIES = 10
+"""Queries below which chance alone could refuse a bundle."""
 MAX_RANKED = 500
 MAX_CANDIDATES = 20_000
 """Items that are ranked: those published or engaged with last, and the newest examples' own."""

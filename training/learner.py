@@ -83,8 +83,13 @@ class Learner:
         sizes = self._sizes()
         if sizes.items > self.towers.sizes.items or sizes.topics > self.towers.sizes.topics:
             rows = torch.arange(self.towers.sizes.items + 1)
-            self.towers = self.towers.resized(sizes, rows, rows)
-            self._make_optimisers()
+            self._resize(sizes, rows, rows)
+
+    def _resize(self, sizes: TowerSizes, former: Tensor, rows: Tensor) -> None:
+        """See `Towers.resized`; chance does not depend on what this process did before."""
+        torch.manual_seed((self.settings.seed + sizes.items + sizes.topics) % 2**63)
+        self.towers = self.towers.resized(sizes, former, rows)
+        self._make_optimisers()
 
     def renumber(self, corpus: Corpus, numbers: Ints) -> None:
         """Continue with a corpus in which the items of these numbers (N,) are 1 to N; the optimisers start again."""
@@ -94,8 +99,7 @@ class Learner:
         self.ids.admit(fresh[learned], int(corpus.engaged_ms.max()))
         rows = self.ids.rows(fresh)
         both = (former > 0) & (rows > 0)
-        self.towers = self.towers.resized(self._sizes(), *map(torch.from_numpy, (former[both], rows[both])))
-        self._make_optimisers()
+        self._resize(self._sizes(), *map(torch.from_numpy, (former[both], rows[both])))
 
     def _id_table(self, corpus: Corpus) -> IdTable:
         return id_table(corpus, self.settings.ids, self.settings.id_rows, self.settings.min_engagements)

@@ -23,9 +23,11 @@ class Recent:
         return len(self.items)
 
     def add(self, examples: Examples) -> None:
-        """Append examples that follow in time; drop those older than the longest window or beyond `MAX_RECENT`."""
+        """Add examples, late ones in their place; drop those older than the longest window or beyond `MAX_RECENT`."""
         items = np.concatenate((self.items, examples.items))
         times_ms = np.concatenate((self.times_ms, examples.times_ms))
+        in_time = np.argsort(times_ms, kind="stable")
+        items, times_ms = items[in_time], times_ms[in_time]
         first = max(int(np.searchsorted(times_ms, times_ms[-1] - LONGEST_MS)), len(items) - MAX_RECENT)
         first = min(first, len(items) - len(examples))
         self.items, self.times_ms = items[first:], times_ms[first:]

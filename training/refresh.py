@@ -165,6 +165,7 @@ class Trainer:
                 "the log ends before the offsets already trained on, so it was recreated; training restarts from scratch"
             )
             self._start_from_scratch()
+        self.reader.skipped.clear()
         ends = self.reader.unread_until()
         self.reader.read_items(self.corpus)  # after the ends: so all items that the stream knew are known here
         self._forget_items()
@@ -178,7 +179,7 @@ class Trainer:
         return self.learner
 
     def _learn(self, learner: Learner, examples: Examples) -> None:
-        random = np.random.default_rng((self.learning.seed, len(self.users), len(examples)))
+        random = np.random.default_rng((self.learning.seed, int(self.corpus.totals.sum()), len(examples)))
         done = 0
         for batch in prepare(self.corpus, examples, self.learning, random):
             learner.step(batch)
@@ -205,6 +206,7 @@ class Trainer:
         corpus, ttl_ms = self.corpus, self.settings.item_ttl_s * 1000
         newest_ms = int(corpus.engaged_ms.max())
         corpus.forget(now_ms() - ttl_ms)
+        corpus.forget_activity(newest_ms - ttl_ms)
         corpus.covisits.forget(newest_ms - RETENTION_MS)
         since_ms = newest_ms - max(ttl_ms, RETENTION_MS)
         numbers = corpus.needed(since_ms)

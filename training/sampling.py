@@ -147,7 +147,7 @@ def sample_items(
         popularity: As `live` was given it.
         random: Source of chance.
         uniform: Number of uniform draws.
-        same_condition: Number of same-condition draws.
+        same_condition: Number of rows drawn, each of which draws a live item of its condition, if it has one.
     """
     uniformly = random.choice(live.numbers, uniform)
     topics = random.choice(conditions, same_condition)

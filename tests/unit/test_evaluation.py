@@ -11,7 +11,7 @@ from training.evaluation.comparison import compared
 from training.evaluation.prequential import Schedule, evaluate_prequential
 from training.evaluation.ranking import Ranking, rank_of
 from training.evaluation.table import Row
-from training.gate import CANDIDATE, LIVE, decide
+from training.gate import CANDIDATE, LIVE, MIN_QUERIES, decide
 
 T0 = 1_700_000_000_000
 
@@ -78,7 +78,7 @@ def test_the_gate_refuses_what_is_worse_beyond_chance() -> None:
     slightly = [rank + (place == 0) for place, rank in enumerate(few)]
     assert decide(ranked(slightly, few)).promote
     assert not decide(ranked(live, None, match=0.5)).promote
-    assert decide(ranked(live[:10], None, match=0.5)).promote, "too few queries to refuse"
+    assert decide(ranked(live[: MIN_QUERIES - 1], None, match=0.5)).promote, "too few queries to refuse"
 
 
 def test_the_gate_names_the_signatures_of_failure() -> None:

@@ -36,6 +36,18 @@ def learned(learner: Learner, examples: Examples) -> None:
         learner.step(batch)
 
 
+def test_tables_grow_alike_in_every_process() -> None:
+    grown: list[dict[str, torch.Tensor]] = []
+    for _ in range(2):
+        learner = Learner(Corpus(), LEARNING)
+        torch.manual_seed(len(grown))  # whatever was drawn before
+        for number in range(3_000):
+            learner.corpus.put(Item(item_id=str(number), topics=(f"t{number % 99}",), published_at=10**12))
+        learner.fit_vocabulary()
+        grown.append(learner.towers.state_dict())
+    assert all(grown[0][name].equal(grown[1][name]) for name in grown[0])
+
+
 @pytest.mark.parametrize("ids", ["own", "expiring"])
 def test_items_that_stay_mean_under_new_numbers_what_they_meant(ids: str) -> None:
     corpus, log = Corpus(), list[Engagement]()

@@ -23,7 +23,7 @@ from headwater.simulator import World
 from headwater.verification import VerificationReport
 from tests.bundles import make_bundle
 from tests.unit.training.fake_log import FakeLog
-from training.batches import LearningSettings
+from training.batches import LearningSettings, prepare
 from training.corpus import Corpus
 from training.examples import Examples
 from training.export import new_version
@@ -236,6 +236,37 @@ def test_a_small_refresh_is_judged_by_enough_queries(
     assert record["examples"] == 200
     assert len(ranked[0].row(CANDIDATE).ranks) >= MIN_QUERIES
     assert not any("too few" in reason for reason in record["reasons"])
+
+
+def test_no_part_is_learned_with_the_chance_of_another(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+
+    def prepared(corpus: Any, examples: Any, learning: Any, random: Any) -> Any:
+        begun.append(random.bit_generator.state["state"]["state"])
+        return prepare(corpus, examples, learning, random)
+
+    monkeypatch.setattr("training.refresh.prepare", prepared)
+    trainer = Trainer(settings, LEARNING)
+    hour = next(hours)
+    log.send([*(event for event in hour if isinstance(event, Item))])
+    events = [event for event in hour if isinstance(event, Engagement)][:100]
+    for number in range(3):
+        log.send(each.model_copy(update={"event_id": f"{number}-{each.event_id}"}) for each in events)
+        refreshed(trainer)
+    assert len(set(begun)) == len(begun) == 6
+
+
+def test_what_is_left_out_is_counted_for_each_refresh(
+    settings: Settings, log: FakeLog, hours: Iterator[list[Any]]
+) -> None:
+    trainer, counted = Trainer(settings, LEARNING), []
+    for _ in range(2):
+        log.send(next(hours))
+        log._append(ENGAGEMENTS, 0, b"u", b"{")
+        counted.append(refreshed(trainer)["skipped"])
+    assert counted == [{"malformed-json": 1}] * 2
 
 
 def test_bundles_that_are_never_built_do_not_pile_up(

@@ -1,6 +1,8 @@
 """Which topics are asked for at training, and which items answer wrongly."""
 
+from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +72,36 @@ def test_what_was_popular_is_not_for_ever(corpus: Corpus) -> None:
     corpus.count(np.array([1, 1, 2]), np.array([T0, T0, T0 + half_life_ms]), np.zeros((3, 10), dtype=np.int64))
     assert corpus.popularity(np.arange(4), T0 + half_life_ms).tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0])
     assert corpus.popularity(np.array([1]), T0 + 20 * half_life_ms) < 1e-5
+
+
+def test_what_the_feature_store_forgot_begins_anew(corpus: Corpus) -> None:
+    never, ever = deepcopy(corpus), np.zeros((2, 10), dtype=np.int64)
+    corpus.count(np.array([1, 2]), np.array([T0, T0 + 1000]), ever)
+    corpus.forget_activity(T0 + 1)
+    corpus.count(np.array([1]), np.array([T0 + 2000]), ever[:1])
+    never.count(np.array([2, 1]), np.array([T0 + 1000, T0 + 2000]), ever)
+    items = np.arange(4)
+    np.testing.assert_array_equal(corpus.streaming(items, T0 + 3000), never.streaming(items, T0 + 3000))
+    assert corpus.totals[:4].tolist() == never.totals[:4].tolist()
+
+
+def test_what_is_live_is_looked_for_again_as_time_passes(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_ms: list[int] = []
+    live = corpus.live
+
+    def looked(now_ms: int, live_for_ms: int | None) -> Any:
+        looked_ms.append(now_ms)
+        return live(now_ms, live_for_ms)
+
+    monkeypatch.setattr(corpus, "live", looked)
+    log = [
+        Logged(Engagement(event_id=f"e{n}", user_id=f"u{n}", item_id="i1", occurred_at=T0 + 20_000 * n), 0, n)
+        for n in range(5)
+    ]
+    settings = LearningSettings(batch=1, uniform=5, same_condition=5)
+    batches = list(prepare(corpus, build_examples(Users(), corpus, log), settings, np.random.default_rng(0)))
+    assert len(batches) == len(log)
+    assert looked_ms == [T0, T0 + 40_000, T0 + 80_000]
 
 
 def test_late_engagements_are_learned_from_like_others(corpus: Corpus) -> None:
