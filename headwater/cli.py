@@ -68,7 +68,8 @@ def main() -> None:
     """
     _end_with_supervisor()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a query's matrices are small: threads would only spin
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # nor may the trainer's, where others need the core
+    # The trainer's threads spin while they wait for each other, whoever else needs the cores: so half of these.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

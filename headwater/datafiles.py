@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,12 @@ def read_items(path: Path) -> list[Item]:
         attributes = {name: value for name in names if (value := _attribute(table[name][row])) is not None}
         try:
             items.append(
-                Item(item_id=ids[row], topics=_topics(topics), published_at=int(published[row]), attributes=attributes)
+                Item(
+                    item_id=ids[row],
+                    topics=_topics(path, row, topics),
+                    published_at=int(published[row]),
+                    attributes=attributes,
+                )
             )
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -131,15 +137,28 @@ def read_items(path: Path) -> list[Item]:
     return items
 
 
-def _topics(value: Any) -> tuple[str, ...]:
+def _text(value: Any) -> str:
+    """Return a text, a whole number or UTF-8 as a text, and anything else as an empty one."""
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _topics(path: Path, row: int, value: Any) -> tuple[str, ...]:
     if value is None or value == "":
         return ()
-    if isinstance(value, list | tuple):
-        return tuple(dict.fromkeys(str(each) for each in value))
-    return tuple(dict.fromkeys(part.strip() for part in str(value).split("|") if part.strip()))
+    texts = list(map(_text, value if isinstance(value, list | tuple) else [value]))
+    if not all(texts):
+        raise DataFileError(f"{path} row {row + 1}, topics: must be texts, not {value!r}")
+    if not isinstance(value, list | tuple):
+        texts = [part.strip() for part in texts[0].split("|") if part.strip()]
+    return tuple(dict.fromkeys(texts))
 
 
 def _attribute(value: Any) -> float | str | None:
+    if isinstance(value, bytes):
+        value = _text(value)
     if value is None or value == "" or isinstance(value, list | dict):
         return None
     try:
@@ -228,7 +247,7 @@ def _ids(path: Path, table: Table, name: str) -> npt.NDArray[np.object_]:
     values = table[name]
     ids = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
-        ids[row] = "" if value is None or isinstance(value, float | list | dict) else str(value)
+        ids[row] = _text(value)
     for start in range(0, len(ids), IDS_AT_ONCE):
         try:
             IDS.validate_python(ids[start : start + IDS_AT_ONCE].tolist())

@@ -118,10 +118,9 @@ class Rotation:
         """
         # 1. Look at the alias. 2. Verify. 3. Move it only if nobody moved it since 1.
         expected = expected or self.generations.alias()
-        if expected.version == version and not expected.promotions_paused:
-            return
         self.verify(version).require()
-        self.generations.move_alias(expected, version)
+        if expected.version != version or expected.promotions_paused:
+            self.generations.move_alias(expected, version)
 
     def rollback(self, dry_run: bool = False) -> str:
         """Make the previous generation live again and return its version; the trainer promotes none until an operator does.

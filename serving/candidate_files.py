@@ -1,6 +1,7 @@
 """Output files of notification jobs, which an interrupted job resumes."""
 
 import csv
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from glob import escape
@@ -16,6 +17,7 @@ Write = Callable[[bytes], object]
 """Takes one user's `UserCandidates` as a line of JSON."""
 CSV_COLUMNS = ("user_id", "topic", "rank", "item_id", "score", "bundle_version")
 PARQUET_ROWS = 10_000
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 KINDS = (".csv", ".jsonl", ".parquet")
 
 
@@ -73,7 +75,8 @@ def count_complete(path: Path, k: int) -> int:
         return 0
     _cut_torn_line(lines)
     if kind == ".csv":
-        return _complete_csv_users(lines)
+        with _undamaged(lines):
+            return _complete_csv_users(lines)
     with lines.open("rb") as file:
         return sum(1 for _ in file)
 
@@ -81,16 +84,26 @@ def count_complete(path: Path, k: int) -> int:
 def answered(path: Path, k: int) -> Iterator[tuple[str, str]]:
     """Yield user and topic of each answer of an interrupted job, once `count_complete` has cut off incomplete ones."""
     lines = _partial(path, k)
-    if path.suffix.lower() == ".csv":
-        with lines.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["rank"] in ("", "1"):
-                    yield row["user_id"], row["topic"]
-    else:
-        with lines.open("rb") as binary:
-            for line in binary:
-                answer = orjson.loads(line)
-                yield answer["user_id"], str(answer["topic"])
+    with _undamaged(lines):
+        if path.suffix.lower() == ".csv":
+            with lines.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["rank"] in ("", "1"):
+                        yield row["user_id"], row["topic"]
+        else:
+            with lines.open("rb") as binary:
+                for line in binary:
+                    answer = orjson.loads(line)
+                    yield answer["user_id"], str(answer["topic"])
+
+
+@contextmanager
+def _undamaged(lines: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into an error that names it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError):
+        raise DataFileError(f"{lines} is damaged; use --restart") from None
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -130,19 +143,25 @@ def open_writer(path: Path, k: int) -> Iterator[Write]:
     The format follows from the extension.
     """
     lines = _partial(path, k)
-    if path.suffix.lower() == ".csv":
-        with lines.open("a", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            if file.tell() == 0:
-                rows.writerow(CSV_COLUMNS)
-            yield lambda line: rows.writerows(_csv_rows(orjson.loads(line)))
-    else:
-        with lines.open("ab") as binary:
-            yield lambda line: binary.write(line + b"\n")
-    if path.suffix.lower() == ".parquet":
-        _to_parquet(lines, path)
-    else:
-        lines.replace(path)
+    try:
+        if path.suffix.lower() == ".csv":
+            with lines.open("a", encoding="utf-8", newline="") as file:
+                rows = csv.writer(file, lineterminator="\n")
+                if file.tell() == 0:
+                    rows.writerow(CSV_COLUMNS)
+                yield lambda line: rows.writerows(_csv_rows(orjson.loads(line)))
+        else:
+            with lines.open("ab") as binary:
+                yield lambda line: binary.write(line + b"\n")
+        if path.suffix.lower() == ".parquet":
+            with _undamaged(lines):
+                _to_parquet(lines, path)
+        else:
+            lines.replace(path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DataFileError(f"{path}: {error.strerror}; with more room the same command goes on") from None
 
 
 def _csv_rows(answer: dict[str, Any]) -> Iterator[tuple[object, ...]]:

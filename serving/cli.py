@@ -33,6 +33,7 @@ def serve(host: str | None, port: int | None) -> None:
     with redis_reachable(settings) as check:
         check()
     ensure_topics(settings)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
     listening = _listen(settings.serving_host, settings.serving_port)
     config = uvicorn.Config(
         make_app(settings),

@@ -98,7 +98,8 @@ class LoadedGenerations:
             UnknownGeneration: this server has not loaded it.
         """
         if version not in self.pairs:
-            raise UnknownGeneration(f"this server has not loaded generation {version!r}")
+            why = f": {self._refused[version][1]}" if version in self._refused else ""
+            raise UnknownGeneration(f"this server has not loaded generation {version!r}{why}")
         return self.pairs[version]
 
     async def restore(self) -> Start:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from headwater.logs import set_up_logging
 from headwater.reachable import redis_reachable
 from headwater.settings import Settings, read_settings
 from headwater.topics import ensure_topics
-from streams.hosting import COLLECT_AFTER, running, wait_until_ended
+from streams.hosting import COLLECT_AFTER, STOP_TIMEOUT_S, running, wait_until_ended
 from streams.report import Report
 from streams.worker import make_worker
 
@@ -33,6 +34,8 @@ def stream(stats_file: Path | None) -> None:
         check()
     ensure_topics(settings)
     report = Report()
+    if stats_file is not None:
+        report.write(stats_file)
     asyncio.run(_run(settings, report, stats_file))
     log.info("stopped; %s", report.line())
 
@@ -42,14 +45,24 @@ async def _run(settings: Settings, report: Report, stats_file: Path | None) -> N
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app = make_worker(settings, report, stats_file)
-    async with running(app):
-        log.info("stream worker runs in group %s", app.conf.id)
-        ending = {asyncio.create_task(stop.wait()), asyncio.create_task(wait_until_ended(app))}
-        done, pending = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
+
+    async def run() -> BaseException:
+        async with running(app):
+            log.info("stream worker runs in group %s", app.conf.id)
+            return await wait_until_ended(app)
+
+    work, stopping = asyncio.create_task(run()), asyncio.create_task(stop.wait())
+    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work}, timeout=2 * STOP_TIMEOUT_S)
+    if not work.done():  # Faust still waits for a Kafka that is gone, and nothing has been read
+        log.error("the stream worker did not stop in time")
+        logging.shutdown()
+        os._exit(1)
     if stats_file is not None:
         report.write(stats_file)
-    reason = done.pop().result()
-    if isinstance(reason, BaseException):
+    if not work.cancelled():
+        reason = work.exception() or work.result()
         raise ServiceUnavailable(f"the stream worker crashed: {type(reason).__name__} {reason}")

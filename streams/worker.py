@@ -94,11 +94,17 @@ async def _follow_registry(app: faust.App, embedder: Embedder) -> None:
 
 async def _report_progress(app: faust.App, report: Report, stats_file: Path | None) -> None:
     """Write the counters to the file, and log them when they have changed."""
-    logged, logged_at_s = "", time.monotonic()
+    logged, logged_at_s, problem = "", time.monotonic(), ""
     while not app.should_stop:
         await app.sleep(REFRESH_S / 4)
-        if stats_file is not None:
-            await asyncio.to_thread(report.write, stats_file)
+        try:
+            if stats_file is not None:
+                await asyncio.to_thread(report.write, stats_file)
+            problem = ""
+        except OSError as error:
+            if str(error) != problem:
+                log.warning("the counters cannot be written: %s", error)
+            problem = str(error)
         if time.monotonic() - logged_at_s >= LOG_EVERY_S and report.line() != logged:
             logged, logged_at_s = report.line(), time.monotonic()
             log.info(logged)

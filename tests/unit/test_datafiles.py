@@ -89,6 +89,27 @@ def test_ids_are_those_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_engagements(written(tmp_path, "e.jsonl", rows))
 
 
+def test_texts_may_be_stored_as_bytes(tmp_path: Path) -> None:
+    engagements, items = tmp_path / "e.parquet", tmp_path / "i.parquet"
+    ids, at_ms = pa.array([b"\xc3\xbc"], pa.binary()), [1_700_000_000_000]
+    pq.write_table(pa.table({"user_id": ids, "item_id": ids, "occurred_at_ms": at_ms}), engagements)
+    pq.write_table(pa.table({"item_id": ids, "topic": ids, "name": ids, "published_at_ms": at_ms}), items)
+    assert [(each.user_id, each.item_id) for each in read_engagements(engagements).events()] == [("ü", "ü")]
+    assert [(each.item_id, each.topics, each.attributes) for each in read_items(items)] == [
+        ("ü", ("ü",), {"name": "ü"})
+    ]
+    pq.write_table(pa.table({"user_id": [b"\xff"], "item_id": ids, "occurred_at_ms": at_ms}), engagements)
+    with pytest.raises(DataFileError, match="row 1, user_id"):
+        read_engagements(engagements)
+
+
+@pytest.mark.parametrize("topics", [[None], ["a", ["b"]], {"a": 1}, [True], 1.5, [""]])
+def test_topics_that_are_no_texts_are_refused(topics: object, tmp_path: Path) -> None:
+    rows = [{"item_id": "i", "topics": topics, "published_at_ms": 1_700_000_000_000}]
+    with pytest.raises(DataFileError, match="row 1, topics: must be texts, not"):
+        read_items(written(tmp_path, "i.jsonl", rows))
+
+
 def test_attributes_that_are_no_numbers_are_texts(tmp_path: Path) -> None:
     item = {"item_id": "i", "topics": ["x"], "published_at_ms": 1_700_000_000_000}
     at = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)

@@ -55,6 +55,20 @@ def test_a_build_is_given_up_once_its_builder_is_silent(
             rotation.build("v1")
 
 
+def test_what_is_live_already_is_promoted_only_if_it_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotation: Any = Rotation(Settings(model_dir=tmp_path))
+    rotation.generations = Registry(["v1"], live="v1")
+    verified: list[str] = []
+
+    def verify(version: str) -> Any:
+        verified.append(version)
+        return SimpleNamespace(require=lambda: None)
+
+    monkeypatch.setattr(rotation, "verify", verify)
+    rotation.promote("v1")
+    assert (verified, rotation.generations.live) == (["v1"], "v1")
+
+
 def test_rollback_refuses_what_servers_could_not_hold(tmp_path: Path) -> None:
     rotation: Any = Rotation(Settings(model_dir=tmp_path))
     rotation.generations = Registry(["v1", "v2"], live="v2")

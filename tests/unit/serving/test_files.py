@@ -1,5 +1,7 @@
 """Files of notification jobs: users in, candidates out, interrupted and resumed."""
 
+import errno
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +48,28 @@ def test_a_job_broken_off_goes_on_after_what_is_complete(kind: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(DataFileError, match="exists and is complete; use --restart"):
         count_complete(path, K)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_named_and_the_job_goes_on_later(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out.{kind}"
+    with pytest.raises(DataFileError, match=r"No space left on device; with more room"), open_writer(path, K) as write:
+        write(answer(0))
+        write(answer(1))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert count_complete(path, K) in (1, 2)
+    with pytest.raises(ConnectionError), open_writer(path, K):
+        raise ConnectionError("of something else")
+
+
+@pytest.mark.parametrize(("kind", "damage"), [("jsonl", b"\0\0\n"), ("jsonl", b"[]\n"), ("csv", b"u9\n")])
+def test_a_damaged_file_is_named(kind: str, damage: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"out.{kind}"
+    break_off(path, 3)
+    (lines,) = tmp_path.iterdir()
+    lines.write_bytes(lines.read_bytes() + damage)
+    with pytest.raises(DataFileError, match=r"partial is damaged; use --restart"):
+        list(answered(path, K)) if count_complete(path, K) else None
 
 
 @pytest.mark.parametrize("kind", KINDS)
