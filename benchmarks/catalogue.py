@@ -26,7 +26,7 @@ from training.evaluation.scorers import LearnerScorer
 from training.examples import Examples, Logged, build_examples
 from training.export import export_bundle
 from training.gate import CANDIDATE, rank_newest
-from training.learner import Learner
+from training.learner import Learner, use_half_of_the_cores
 from training.recent import Recent
 
 PER_S = 2_000
@@ -40,6 +40,7 @@ HEAD = 50
 @click.option("--items", "sizes", type=click.IntRange(1_000), multiple=True, default=(10_000, 100_000, 1_000_000))
 def main(sizes: tuple[int, ...]) -> None:
     """Measure and keep the figures."""
+    use_half_of_the_cores()
     rows = [_row(size) for size in sizes]
     click.echo(json.dumps(rows, indent=1))
     record("catalogue", {"runs": 1, "rows": rows})

@@ -13,6 +13,7 @@ import click
 
 from benchmarks.harness import RUNS, installed, news, record
 from training.batches import LearningSettings
+from training.learner import use_half_of_the_cores
 from training.refresh import Trainer
 
 EVENTS = 100_000
@@ -24,6 +25,7 @@ STAGES = ("read", "train", "rank", "export", "rotate", "total")
 @click.option("--runs", default=RUNS, show_default=True, type=click.IntRange(1), help="Refreshes after the first.")
 def main(runs: int) -> None:
     """Measure and keep the figures."""
+    use_half_of_the_cores()
     data = news()
     end_ms = data.until(EVENTS)
     with installed() as installation:

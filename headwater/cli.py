@@ -68,8 +68,6 @@ def main() -> None:
     """
     _end_with_supervisor()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a query's matrices are small: threads would only spin
-    # The trainer's threads spin while they wait for each other, whoever else needs the cores: so half of these.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -26,6 +26,7 @@ from training.batches import LearningSettings
 from training.evaluation.leave_last_out import evaluate_leave_last_out
 from training.evaluation.prequential import Schedule, evaluate_prequential
 from training.evaluation.report import report
+from training.learner import use_half_of_the_cores
 from training.methods import CONDITIONAL, DEFAULT, METHODS, SERVABLE, methods_for
 from training.refresh import Trainer
 from training.staging import exclusive_directory
@@ -78,6 +79,7 @@ def train(once: bool, every: str | None, no_promote: bool, method: str, seed: in
     set_up_logging(settings)
     with redis_reachable(settings) as check:
         check()
+    use_half_of_the_cores()
     bars = Bars(hidden=as_json)
     live_for_ms = settings.max_item_age_s * 1000 or None
     learning = LearningSettings(seed=seed, live_for_ms=live_for_ms, **METHODS[method])

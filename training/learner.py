@@ -1,5 +1,6 @@
 """One model and its optimisers."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,16 @@ from training.towers import Towers, TowerSizes, looked_up, static_scores
 Ints = npt.NDArray[np.int64]
 LISTS = 256
 """Examples per step that the second stage learns from."""
+
+
+def use_half_of_the_cores() -> None:
+    """Have torch use half of the cores, unless `OMP_NUM_THREADS` says how many.
+
+    Its threads spin while they wait for each other, so where anything else needs the cores, all of them take several times as
+    long as half.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
 @contextmanager
