@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import CoordinatorNotAvailableError
+from redis import Redis
 
 from headwater.activity import ItemActivity
 from headwater.dead_letters_cli import read_dead_letters
@@ -149,6 +150,42 @@ def test_every_engagement_is_applied_a_duplicate_or_a_dead_letter(settings: Sett
     assert seen["applied"] + seen["duplicates"] + seen["dead_letters"] == total
     outcomes = assert_store_is_the_offline_fold(settings)
     assert outcomes[Outcome.APPLIED] == seen["applied"]
+
+
+def read_again(settings: Settings, name: str) -> None:
+    """Have the workers begin a topic from its beginning; none of them may run."""
+    topic = settings.names.topic(name)
+    consumer, admin = KafkaConsumer(**settings.kafka_options()), KafkaAdminClient(**settings.kafka_options())
+    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+    reset = admin.reset_group_offsets(settings.names.stream_group(), dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+    consumer.close()
+    admin.close()
+    assert len(reset) == len(partitions)
+
+
+def test_what_redis_has_lost_is_folded_again_from_the_log(settings: Settings) -> None:
+    ensure_topics(settings)
+    publish_items(settings)
+    with worker(settings) as stream:
+        wait_for_items(settings)
+        send(settings, engagements(2000) + engagements(300))
+        poll(lambda: counters(stats_file(settings)).get("duplicates", 0) >= 300, 60, "all are folded")
+        assert stream.end() == 0
+    with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
+        redis.delete(*redis.scan_iter(f"{settings.namespace}*"))
+    read_again(settings, ITEMS)
+    with worker(settings, "items") as stream:
+        wait_for_items(settings, "items")
+        assert stream.end() == 0
+    read_again(settings, ENGAGEMENTS)
+    with worker(settings, "engagements") as stream:
+        poll(
+            lambda: counters(stats_file(settings, "engagements")).get("duplicates", 0) >= 300,
+            60,
+            "all are folded again",
+        )
+        assert stream.end() == 0
+    assert assert_store_is_the_offline_fold(settings)[Outcome.APPLIED] == 2000
 
 
 def test_malformed_records_become_dead_letters_and_the_stream_goes_on(settings: Settings) -> None:
