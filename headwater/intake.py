@@ -1,14 +1,10 @@
 """Validation of incoming records, shared by the stream and the trainer."""
 
-from pydantic import TypeAdapter
-
 from headwater.errors import InvalidEvent
-from headwater.events import Delivery, Engagement, Identifier, Item, now_ms
+from headwater.events import Delivery, Engagement, Item, now_ms
 from headwater.frames import Headers, decode_frame, is_frame
 from headwater.settings import Settings
-from headwater.wire import decode
-
-ITEM_ID: TypeAdapter[str] = TypeAdapter(Identifier)
+from headwater.wire import decode, identifier
 
 
 def latest_ms(settings: Settings) -> int:
@@ -75,6 +71,6 @@ def _tombstone_id(key: bytes | None) -> str:
     if not key:
         raise InvalidEvent("empty", "a record without key and value says nothing")
     try:
-        return ITEM_ID.validate_python(key.decode())
-    except ValueError:  # UnicodeDecodeError, too
-        raise InvalidEvent("invalid", "a tombstone's key must be an item_id in UTF-8") from None
+        return identifier("item_id", key.decode())
+    except UnicodeDecodeError:
+        raise InvalidEvent("invalid", "a tombstone's key must be in UTF-8") from None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headwater.batched import batched
 from headwater.covisit_features import DEPTH
 from headwater.covisits import Covisits
 from headwater.index.added_scores import AddedRows
@@ -33,8 +34,7 @@ class ItemCovisits:
         """Count successions of a partition in order of their offsets; those counted already change nothing."""
         newest = self._counted.get(partition, -1)
         fresh = [each for each in successions if each.offset > newest]
-        for start in range(0, len(fresh), AT_ONCE):
-            part = fresh[start : start + AT_ONCE]
+        for part in batched(fresh, AT_ONCE):
             items = np.array([self._names.number(each.item_id) for each in part], dtype=np.int64)
             times_ms = np.array([each.at_ms for each in part], dtype=np.int64)
             self._covisits.count(

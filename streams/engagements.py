@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from headwater.activity import encode_activity_frame
+from headwater.batched import batched
 from headwater.dead_letter import DeadLetter
 from headwater.errors import InvalidEvent
 from headwater.events import Engagement
@@ -139,6 +140,5 @@ def _activities(writes: FeatureWrites) -> Iterator[Outgoing]:
     for (partition, item_id), activity in writes.activities.items():
         by_partition.setdefault(partition, []).append((item_id, activity))
     for partition, entries in by_partition.items():
-        for start in range(0, len(entries), FRAME_ENTRIES):
-            value = encode_activity_frame(entries[start : start + FRAME_ENTRIES])
-            yield Outgoing(ITEM_ACTIVITY, str(partition).encode(), value)
+        for frame in batched(entries, FRAME_ENTRIES):
+            yield Outgoing(ITEM_ACTIVITY, str(partition).encode(), encode_activity_frame(frame))

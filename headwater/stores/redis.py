@@ -198,11 +198,8 @@ class RedisFeatureStore:
 
     async def catalogue(self, batch_size: int = 1000, since_ms: int = 0) -> AsyncIterator[list[StoredItem]]:
         members: Any = await self._redis.zrangebyscore(self._names.catalogue(), since_ms, "+inf")
-        item_ids = [member.decode() for member in members]
-        for start in range(0, len(item_ids), batch_size):
-            batch = item_ids[start : start + batch_size]
-            stored = await self.items(batch)
-            yield [entry for entry in stored if entry is not None]
+        for batch in batched(map(bytes.decode, members), batch_size):
+            yield [entry for entry in await self.items(batch) if entry is not None]
 
     async def expired(self, batch_size: int = 1000) -> AsyncIterator[list[str]]:
         key = self._names.catalogue()
@@ -210,8 +207,7 @@ class RedisFeatureStore:
         members: Any = await self._redis.zrangebyscore(key, "-inf", before_ms)
         if not members:
             return
-        for start in range(0, len(members), batch_size):
-            item_ids = [member.decode() for member in members[start : start + batch_size]]
+        for item_ids in batched(map(bytes.decode, members), batch_size):
             keys = [key, *map(self._names.item, item_ids)]
             deleted: Any = self._redis.eval(EXPIRE, len(keys), *keys, before_ms, *item_ids)
             await deleted
@@ -225,9 +221,7 @@ class RedisFeatureStore:
         for member in sorted(await self._redis.smembers(self._names.activity_partitions())):
             partition = int(member)
             members: Any = await self._redis.zrange(self._names.active_items(partition), 0, -1)
-            keys = [(partition, member.decode()) for member in members]
-            for start in range(0, len(keys), batch_size):
-                batch = keys[start : start + batch_size]
+            for batch in batched(((partition, member.decode()) for member in members), batch_size):
                 found = zip(batch, await self.activities(batch), strict=True)
                 yield {key: activity for key, activity in found if activity is not None}
 
