@@ -2,7 +2,7 @@
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import NamedTuple
@@ -86,7 +86,8 @@ class Answer(NamedTuple):
 
     def to_json(self, **more: object) -> bytes:
         """Return the answer, and `more`, as a `headwater.events.UserCandidates` in JSON."""
-        (head,) = _heads([self], more)
+        common = self.provenance._asdict()
+        head = orjson.dumps({"user_id": self.user_id, **common, "cold_start": self.cold_start, **more})
         return head[:-1] + b',"candidates":[%b]}' % candidates_json(self.candidates)
 
     @staticmethod
@@ -95,13 +96,13 @@ class Answer(NamedTuple):
         parts = []
         for _, alike in groupby(answers, lambda answer: (id(answer.candidates.pool), id(answer.provenance))):
             found_together = list(alike)
-            parts.append(json_lines(_heads(found_together, {}), [each.candidates for each in found_together]))
+            parts.append(json_lines(_heads(found_together), [each.candidates for each in found_together]))
         return b"".join(parts)
 
 
-def _heads(answers: Sequence[Answer], more: Mapping[str, object]) -> list[bytes]:
-    """Return what comes before the candidates of answers of one provenance, and `more`, as JSON objects."""
-    common = orjson.dumps({**answers[0].provenance._asdict(), **more})[1:-1]
+def _heads(answers: Sequence[Answer]) -> list[bytes]:
+    """Return what comes before the candidates of answers of one provenance, as JSON objects."""
+    common = orjson.dumps(answers[0].provenance._asdict())[1:-1]
     ends = [b',%b,"cold_start":%b}' % (common, orjson.dumps(cold_start)) for cold_start in (False, True)]
     return [b'{"user_id":%b%b' % (orjson.dumps(each.user_id), ends[each.cold_start]) for each in answers]
 

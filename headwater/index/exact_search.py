@@ -1,7 +1,6 @@
 """Exact search of one block: every row is scored."""
 
 from collections.abc import Collection, Sequence
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +37,8 @@ def search_exactly(
             added.of(part).add_to(scores, block)
         if eligible is not None:
             scores[:, ~eligible] = NEVER
-        out = [rows_of(block, item_ids) for item_ids in excluded[part]]
-        owners = np.repeat(np.arange(len(out)), list(map(len, out)))
-        scores[owners, np.fromiter(chain.from_iterable(out), np.int64, len(owners))] = NEVER
+        for row_scores, out in zip(scores, excluded[part], strict=True):
+            row_scores[rows_of(block, out)] = NEVER
         parts.append(top(scores, k))
     return BlockHits(*(parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))))
 

@@ -32,7 +32,7 @@ class BlockHits(NamedTuple):
 
 def to_candidates(block: Block, hits: BlockHits) -> list[Candidates]:
     """Return answers with item ids; they share the block's where these are listed, or there are many hits."""
-    pool = block.listed(int(hits.counts.sum()))
+    pool = block.listed(hits.rows.size)
     if pool is None:
         return [_listed(block, hits.of_answer(answer)) for answer in range(len(hits.counts))]
     return [
