@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from benchmarks.harness import record
-from benchmarks.items import CLUSTERS, NOW_MS
+from benchmarks.items import NOW_MS, zipf_clusters
 from headwater.durations import DAY_MS
 from headwater.events import Engagement, Item
 from headwater.users import Users
@@ -73,8 +73,8 @@ def _row(size: int) -> dict[str, Any]:
 
 def _corpus(size: int) -> Corpus:
     """Return items published within a month, of Zipf-sized topics."""
-    random, share = np.random.default_rng(0), 1 / np.arange(1, CLUSTERS + 1)
-    topics = random.choice(CLUSTERS, size=size, p=share / share.sum()).tolist()
+    random = np.random.default_rng(0)
+    topics = zipf_clusters(size, random).tolist()
     published_ms = (NOW_MS - random.integers(0, 30 * DAY_MS, size=size)).tolist()
     corpus = Corpus()
     for number, (topic, at_ms) in enumerate(zip(topics, published_ms, strict=True)):

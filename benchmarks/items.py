@@ -30,8 +30,7 @@ Embeddings = npt.NDArray[np.float32]
 def make_items(count: int, random: np.random.Generator) -> tuple[list[ItemEmbedding], Embeddings]:
     """Return items of Zipf-sized topics `t0`, `t1` … and user embeddings to search with, (200, D + STREAMING)."""
     centres = random.normal(size=(CLUSTERS, DIMENSION))
-    share = 1 / np.arange(1, CLUSTERS + 1)
-    cluster = random.choice(CLUSTERS, size=count, p=share / share.sum())
+    cluster = zipf_clusters(count, random)
     looks = 0.4 * random.normal(size=(count, DIMENSION)) * (random.random((count, 1)) > 1 / 3)
     norms = random.lognormal(0, 0.2, size=(CLUSTERS, 1))[cluster]
     embeddings = ((centres[cluster] + looks) * norms).astype(np.float32)
@@ -42,6 +41,12 @@ def make_items(count: int, random: np.random.Generator) -> tuple[list[ItemEmbedd
     ]
     static = centres[random.choice(CLUSTERS, size=200)] + 0.4 * random.normal(size=(200, DIMENSION))
     return items, np.hstack((static, np.zeros((200, STREAMING)))).astype(np.float32)
+
+
+def zipf_clusters(count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the cluster of each of so many items, (N,); the n-th cluster has 1/n of the first one's items."""
+    share = 1 / np.arange(1, CLUSTERS + 1)
+    return random.choice(CLUSTERS, size=count, p=share / share.sum())
 
 
 def built(items: list[ItemEmbedding]) -> tuple[ItemIndex, float]:

@@ -113,35 +113,33 @@ def _exponent(times: float, grown: float) -> float:
 
 
 def _growth(figures: Figures) -> list[str]:
-    rows = figures["rows"]
-    first, last = rows[0], rows[-1]
     names = {
         "query_us": "features of one query, µs",
         "job_us_a_user": "features of 256 users at once, µs a user",
         "fold_us_an_event": "fold of 256 engagements, µs an event",
         "redis_mb": "Redis, MB",
     }
-    table: list[tuple[object, ...]] = [
-        (text, *(row[name] for row in rows), _exponent(last[name] / first[name], last["users"] / first["users"]))
-        for name, text in names.items()
-    ]
-    return _table(("users", *(f"{row['users']:,}" for row in rows), "exponent"), table)
+    return _by_size("users", names, figures["rows"])
 
 
 def _catalogue(figures: Figures) -> list[str]:
-    rows = figures["rows"]
-    first, last = rows[0], rows[-1]
     names = {
         "examples_per_s": "examples trained on a second",
         "rank_s": "ranking before the gate, s",
         "export_s": "export, s",
         "checkpoint_s": "checkpoint, s",
     }
-    grown = last["items"] / first["items"]
+    return _by_size("items", names, figures["rows"])
+
+
+def _by_size(size: str, names: dict[str, str], rows: list[Figures]) -> list[str]:
+    """Return a table with a column for each size, and the exponent of each figure's growth from the first to the last."""
+    first, last = rows[0], rows[-1]
+    grown = last[size] / first[size]
     table: list[tuple[object, ...]] = [
         (text, *(row[name] for row in rows), _exponent(last[name] / first[name], grown)) for name, text in names.items()
     ]
-    return _table(("items", *(f"{row['items']:,}" for row in rows), "exponent"), table)
+    return _table((size, *(f"{row[size]:,}" for row in rows), "exponent"), table)
 
 
 def _churn(figures: Figures) -> list[str]:
